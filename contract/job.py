@@ -1,0 +1,92 @@
+"""A training job as the platform describes it in /opt/ml/input/config (contract 1.2, 1.3)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contract.errors import BadChannel, BadConfig
+from contract.paths import Paths
+
+TRAINING, VALIDATION = ("training", "train"), ("validation",)
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One input of the job; `path` is its folder."""
+
+    name: str
+    path: Path
+    content_type: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """What was asked for; every part may be missing from the files (T-11)."""
+
+    hyperparameters: Mapping[str, str]
+    channels: Mapping[str, Channel]
+    host: str
+    hosts: tuple[str, ...]
+    name: str
+    arn: str
+
+    def channel(self, names: tuple[str, ...]) -> Channel | None:
+        """Return the first channel that has one of the names."""
+        return next((self.channels[name] for name in names if name in self.channels), None)
+
+
+def read_job(paths: Paths, environ: Mapping[str, str]) -> Job:
+    """Return the job that the configuration files and the environment (T-16) describe.
+
+    Raises:
+        BadConfig: a file is there but isn't what the platform writes.
+        BadChannel: a channel is of a mode that isn't read.
+    """
+    resources = _read_object(paths.config / "resourceconfig.json")  # T-9: all lower case
+    host = str(resources.get("current_host", "algo-1"))
+    return Job(
+        hyperparameters=_read_hyperparameters(paths.config / "hyperparameters.json"),
+        channels=_read_channels(paths),
+        host=host,
+        hosts=tuple(resources.get("hosts") or [host]),
+        name=environ.get("TRAINING_JOB_NAME", ""),
+        arn=environ.get("TRAINING_JOB_ARN", ""),
+    )
+
+
+def _read_hyperparameters(path: Path) -> dict[str, str]:
+    """Return them as text; a hand-made file may hold JSON numbers, which are written back."""
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in _read_object(path).items()}
+
+
+def _read_channels(paths: Paths) -> dict[str, Channel]:
+    """Return the declared channels (T-10: never by listing); without the file, those whose usual folder is there."""
+    path = paths.config / "inputdataconfig.json"
+    declared = _read_object(path)
+    if not path.exists():
+        declared = {name: {} for name in TRAINING + VALIDATION if (paths.data / name).is_dir()}
+    channels = {}
+    for name, options in declared.items():
+        if not isinstance(options, dict):
+            raise BadConfig(f"{path.name}: channel {name!r} is {options!r}; an object with TrainingInputMode was expected.")
+        mode = options.get("TrainingInputMode", "File")
+        if mode not in {"File", "FastFile"}:  # T-20: FastFile is a read-only folder; code for File reads it
+            raise BadChannel(f"Channel {name!r} is in {mode} mode; File and FastFile are read. Set TrainingInputMode to one.")
+        channels[name] = Channel(name, paths.data / name, options.get("ContentType", ""))
+    return channels
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadConfig(f"{path.name} can't be read as JSON: {error}.", file=path.name) from error
+    if not isinstance(document, dict):
+        raise BadConfig(f"{path.name} holds {type(document).__name__}; a JSON object was expected.", file=path.name)
+    return document
