@@ -1,0 +1,21 @@
+"""The data: which columns a row has, what is predicted, and what each means. Edit this file for another data set."""
+
+from contract.declaration import Feature, Target
+
+NAME = "boston-housing"
+TITLE = "Boston housing prices"
+ABOUT = (
+    "Median value of owner-occupied homes in 506 census tracts around Boston, 1970. A teaching model: column B encodes "
+    "the share of Black residents under the assumption that segregation raises prices, so no decision may rest on it."
+)
+
+FEATURES = (
+    Feature("CHAS", "Charles River dummy: 1 where the tract bounds the river", range=(0, 1)),
+    Feature("RM", "Average number of rooms in a dwelling", unit="rooms", range=(3, 9)),
+    Feature("TAX", "Full-value property-tax rate", unit="dollars per 10,000", range=(187, 711)),
+    Feature("PTRATIO", "Pupils for each teacher in the town", unit="pupils", range=(12.6, 22)),
+    Feature("B", "1000(Bk - 0.63)^2, Bk the share of Black residents in the town", range=(0, 396.9)),
+    Feature("LSTAT", "Residents of lower status", unit="percent", range=(1, 40)),
+)
+
+TARGET = Target("MEDV", "Median value of owner-occupied homes", unit="thousand dollars")
