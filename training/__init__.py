@@ -1,0 +1,1 @@
+"""From /opt/ml/input to a verified model directory in /opt/ml/model."""

@@ -1,0 +1,105 @@
+"""The fitted pipeline as ONNX, and the proof that both say the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: onnxruntime reports home by default
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from skl2onnx import to_onnx
+from skl2onnx.common.data_types import FloatTensorType
+from sklearn.pipeline import Pipeline
+
+from contract.errors import ExportFailed
+
+MAX_ROWS = 100_000
+NUMBER_BOUND, PROBABILITY_BOUND = 1e-4, 1e-5
+
+Matrix = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An ONNX model that agrees with its scikit-learn one."""
+
+    onnx: bytes
+    parity: Mapping[str, Any]
+
+
+def export(model: Pipeline, matrix: Matrix, spread: float) -> Exported:
+    """Return the pipeline as ONNX after comparing both on rows.
+
+    Args:
+        model: fitted; takes (n_rows, n_features) float32.
+        matrix: the rows to compare on; of more than 100,000 an even selection is taken.
+        spread: the training target's standard deviation; a number may differ by 1e-4 of it. Classes: equal labels,
+            probabilities within 1e-5.
+
+    Raises:
+        ExportFailed: ONNX can't express the pipeline, or differs by more; facts name the worst row.
+    """
+    onnx = _convert(model, matrix.shape[1])
+    rows = np.unique(np.linspace(0, len(matrix) - 1, min(len(matrix), MAX_ROWS)).astype(np.intp))
+    outputs = onnxruntime.InferenceSession(onnx).run(None, {"features": np.ascontiguousarray(matrix[rows])})
+    if hasattr(model, "predict_proba"):
+        parity = _class_parity(model, matrix[rows], outputs)
+    else:
+        parity = _number_parity(model, matrix[rows], outputs[0][:, 0], spread)
+    if parity["difference"] > parity["bound"]:
+        worst = int(rows[parity["worst"]])
+        raise ExportFailed(_message(parity, worst), row=worst + 1, difference=parity["difference"], bound=parity["bound"])
+    return Exported(onnx, {"onnx": True, "rows": len(rows), "difference": parity["difference"], "bound": parity["bound"]})
+
+
+def _convert(model: Pipeline, n_features: int) -> bytes:
+    options = {id(model): {"zipmap": False}} if hasattr(model, "predict_proba") else None
+    try:
+        # A fixed name makes the same model the same bytes.
+        converted = to_onnx(model, initial_types=[("features", FloatTensorType([None, n_features]))], options=options, name="model")
+    except Exception as error:  # skl2onnx raises its own kinds and whatever its converters hit
+        raise ExportFailed(
+            f"ONNX can't express this pipeline: {type(error).__name__}: {str(error).strip()[:500]} Use steps that skl2onnx "
+            "converts, or set allow_sklearn=true and serve with PREDICTOR=sklearn."
+        ) from error
+    return bytes(converted.SerializeToString())
+
+
+def _number_parity(model: Pipeline, matrix: Matrix, answers: NDArray[np.float32], spread: float) -> dict[str, Any]:
+    expected = np.asarray(model.predict(matrix), dtype=np.float64).reshape(-1)
+    difference = np.abs(answers.astype(np.float64) - expected)
+    largest = float(np.abs(expected).max())
+    bound = NUMBER_BOUND * spread if spread > 0 else NUMBER_BOUND * max(largest, 1e-6)
+    worst = int(difference.argmax())
+    shared = {"difference": float(difference[worst]), "bound": bound, "worst": worst}
+    return {**shared, "sklearn": expected[worst], "onnx": float(answers[worst]), "grain": float(np.spacing(np.float32(largest)))}
+
+
+def _class_parity(model: Pipeline, matrix: Matrix, outputs: list[NDArray[Any]]) -> dict[str, Any]:
+    labels, probabilities = outputs
+    expected = model.predict_proba(matrix)
+    difference = np.abs(probabilities - expected).max(axis=1)
+    difference[labels.astype(str) != model.predict(matrix).astype(str)] = 1.0
+    worst = int(difference.argmax())
+    shared = {"difference": float(difference[worst]), "bound": PROBABILITY_BOUND, "worst": worst}
+    return {**shared, "sklearn": expected[worst].round(7).tolist(), "onnx": probabilities[worst].round(7).tolist(), "grain": 0.0}
+
+
+def _message(parity: Mapping[str, Any], row: int) -> str:
+    if parity["grain"] > parity["bound"]:
+        cause = f"float32, in which ONNX answers, has steps of {parity['grain']:.3g} at this size: rescale or shift the target."
+    else:
+        cause = (
+            "some step computes in float64 what ONNX computes in float32; in front of trees a scaler does this, by moving "
+            "values across their thresholds: leave trees unscaled."
+        )
+    return (
+        f"ONNX and scikit-learn differ by {parity['difference']:.3g} in row {row + 1}, where at most {parity['bound']:.3g} is "
+        f"allowed (scikit-learn {parity['sklearn']}, ONNX {parity['onnx']}). Most likely cause: {cause} "
+        "Or set allow_sklearn=true and serve with PREDICTOR=sklearn."
+    )

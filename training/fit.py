@@ -1,0 +1,158 @@
+"""Fitting in a child process, round by round, so that a signal is answered inside a long call into C.
+
+After each step the child leaves the pipeline as a checkpoint; whoever stops it keeps the last one.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.pipeline import Pipeline
+
+from contract.declaration import Declaration
+from contract.errors import AlgorithmError, Stopped
+from contract.files import replacing
+from contract.metrics import report_metric
+from model.metrics import measure
+from model.pipeline import ESTIMATORS, build_pipeline
+from training.read import Table
+from training.split import Data
+from training.stop import Stop
+
+STEPS = 10
+POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What came out of the child."""
+
+    model: Pipeline
+    stopped: bool
+    """Whether a signal ended the fit before its last round."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one fit goes: the pipeline, the parameter that counts its rounds (if any), and how many in all."""
+
+    pipeline: Pipeline
+    parameter: str | None
+    rounds: int
+    cv_folds: int
+    seed: int
+
+    @classmethod
+    def from_values(cls, declaration: Declaration, values: Mapping[str, Any]) -> Plan:
+        """Return the plan that the hyperparameters ask for."""
+        parameter, knob = ESTIMATORS[values["estimator"]].rounds or (None, "")
+        rounds = int(values[knob]) if parameter else 1
+        return cls(build_pipeline(declaration, values), parameter, rounds, values["cv_folds"], values["seed"])
+
+    def steps(self) -> list[int]:
+        """Return the number of rounds done after each step; a fit that can't be carried on has one step."""
+        if self.parameter is None:
+            return [1]
+        return sorted({max(1, round(self.rounds * step / STEPS)) for step in range(1, STEPS + 1)})
+
+
+def fit(plan: Plan, data: Data, folder: Path, stop: Stop) -> Fitted:
+    """Return the fitted pipeline, or the last checkpoint when a stop was asked for.
+
+    Raises:
+        Stopped: the signal came before the first checkpoint.
+        AlgorithmError: the fit failed, or its process was killed.
+    """
+    checkpoint = folder / "checkpoint.joblib"
+    # fork shares the rows without a copy; elsewhere (macOS) forking after numerical libraries loaded is not safe.
+    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_fit_rounds, args=(plan, data.train, data.whole, checkpoint, sender), daemon=True)
+    child.start()
+    sender.close()
+    failure = _watch(child, receiver, stop)
+    if not checkpoint.exists():
+        if stop.requested:
+            raise Stopped("Stopped by a signal while fitting, before the first checkpoint: there is no model. Start the job again.")
+        raise AlgorithmError(f"The fit failed: {failure}")
+    if failure and not stop.requested:
+        raise AlgorithmError(f"The fit failed after its last checkpoint: {failure}")
+    return Fitted(joblib.load(checkpoint), stopped=stop.requested)
+
+
+def _watch(child: Any, receiver: Connection, stop: Stop) -> str:
+    """Print what the child reports until it ends or a stop is asked for; return why it failed, if it did."""
+    failure = ""
+    while not stop.requested:
+        if not receiver.poll(POLL_S):
+            continue
+        try:
+            kind, content = receiver.recv()
+        except EOFError:
+            break
+        if kind == "progress":
+            print(f"fit: {content}", flush=True)
+        elif kind == "metric":
+            report_metric(*content)
+        else:
+            failure = content
+    if stop.requested:
+        child.kill()
+        print("fit: stopped by a signal; keeping the last checkpoint", flush=True)
+    child.join()
+    if child.exitcode == -signal.SIGKILL and not stop.requested:
+        failure = "its process was killed by signal 9, most likely for want of memory. Use a larger instance or fewer rows."
+    return failure or ("" if child.exitcode == 0 else f"its process ended with exit code {child.exitcode}.")
+
+
+def _fit_rounds(plan: Plan, table: Table, whole: Table, checkpoint: Path, sender: Connection) -> None:
+    """Run in the child: fit step by step, leave a checkpoint after each, then cross-validate."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    try:
+        # A process that multiprocessing made may have no children of its own: forests grow in threads.
+        with joblib.parallel_config(backend="threading"):
+            for rounds in plan.steps():
+                _fit_until(plan, rounds, table, checkpoint)
+                sender.send(("progress", f"{rounds} of {plan.rounds} rounds"))
+            for name, value in _cross_validate(plan, whole).items():
+                sender.send(("metric", (name, value)))
+    except Exception as error:
+        sender.send(("failure", f"{type(error).__name__}: {error}"))
+        raise SystemExit(1) from error
+
+
+def _fit_until(plan: Plan, rounds: int, table: Table, checkpoint: Path) -> None:
+    """Carry the fit on to a number of rounds and leave it as the checkpoint."""
+    if plan.parameter:
+        plan.pipeline.set_params(**{f"estimator__{plan.parameter}": rounds, "estimator__warm_start": True})
+    plan.pipeline.fit(table.matrix, table.target)
+    with replacing(checkpoint) as temporary:
+        joblib.dump(plan.pipeline, temporary)
+
+
+def _cross_validate(plan: Plan, table: Table) -> Mapping[str, float]:
+    """Return the mean of each metric over shuffled folds, as `cv:` metrics; nothing below two folds."""
+    if plan.cv_folds < 2:
+        return {}
+    kind = StratifiedKFold if hasattr(plan.pipeline, "predict_proba") else KFold
+    folds = kind(plan.cv_folds, shuffle=True, random_state=plan.seed).split(table.matrix, table.target)
+    scores = []
+    for learn, held_out in folds:
+        pipeline = clone(plan.pipeline).fit(table.matrix[learn], table.target[learn])
+        scores.append(measure(pipeline, table.matrix[held_out], table.target[held_out]))
+    return {f"cv:{name}": float(np.mean([score[name] for score in scores])) for name in scores[0]}

@@ -1,0 +1,77 @@
+"""Which rows are learnt from and which are held out: a validation channel, else a seeded split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+from contract.declaration import Declaration
+from contract.errors import BadChannel, BadData
+from contract.job import TRAINING, VALIDATION, Job
+from training.read import Table, read_channel
+
+LEAST_ROWS = 10
+
+
+@dataclass(frozen=True)
+class Data:
+    """The job's rows."""
+
+    train: Table
+    validation: Table
+    whole: Table
+    """The training channel as it came, split or not."""
+
+
+def read_data(job: Job, declaration: Declaration, values: Mapping[str, Any]) -> Data:
+    """Return the training and the held-out rows.
+
+    Raises:
+        BadChannel: there is no training channel.
+        BadData: there are too few rows, or a declared label never occurs.
+        SchemaMismatch: a file lacks a column.
+    """
+    channel = job.channel(TRAINING)
+    if channel is None:
+        found = ", ".join(job.channels) or "none"
+        raise BadChannel(f"The job's channels are: {found}. One named 'training' (or 'train') was expected.")
+    table, held_out = read_channel(channel, declaration), job.channel(VALIDATION)
+    if len(table) < LEAST_ROWS:
+        raise BadData(f"Channel {channel.name!r} has {len(table)} rows; at least {LEAST_ROWS} are needed.", rows=len(table))
+    if held_out:
+        data = Data(table, read_channel(held_out, declaration), table)
+    else:
+        data = _split(table, values)
+    _check_labels(data.train, declaration)
+    origin = f"channel {held_out.name}" if held_out else f"split with seed {values['seed']}"
+    print(f"data: {len(data.train):,} rows to learn from, {len(data.validation):,} held out ({origin})", flush=True)
+    return data
+
+
+def _split(table: Table, values: Mapping[str, Any]) -> Data:
+    learn, held_out = train_test_split(
+        np.arange(len(table)),
+        test_size=values["validation_fraction"],
+        random_state=values["seed"],
+        stratify=_strata(table, values["validation_fraction"]),
+    )
+    return Data(table.take(np.sort(learn)), table.take(np.sort(held_out)), table)
+
+
+def _strata(table: Table, fraction: float) -> np.ndarray[Any, Any] | None:
+    """Return the labels where each class has rows enough for both sides."""
+    if table.target.dtype.kind != "U":
+        return None
+    counts = np.unique(table.target, return_counts=True)[1]
+    enough = counts.min() >= 2 and len(counts) <= min(fraction, 1 - fraction) * len(table)
+    return table.target if enough else None
+
+
+def _check_labels(table: Table, declaration: Declaration) -> None:
+    unseen = sorted(set(declaration.target.labels) - set(table.target.astype(str))) if declaration.target.labels else []
+    if unseen:
+        raise BadData(f"No training row has the label {', '.join(unseen)}; each declared label needs some.", labels=unseen)

@@ -1,0 +1,31 @@
+"""SIGTERM during training (T-27): remembered at once, acted on between steps and while the fit runs."""
+
+from __future__ import annotations
+
+import signal
+
+from contract.errors import Stopped
+
+
+class Stop:
+    """Whether the platform has asked to stop. Process 1 ignores SIGTERM unless a handler is installed (T-4)."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def install(self) -> None:
+        """Answer SIGTERM, and Ctrl-C, by remembering it."""
+        signal.signal(signal.SIGTERM, self._remember)
+        signal.signal(signal.SIGINT, self._remember)
+
+    def check(self, phase: str) -> None:
+        """Give up if a stop was asked for before there is a model to keep.
+
+        Raises:
+            Stopped: the signal came; the message names the phase.
+        """
+        if self.requested:
+            raise Stopped(f"Stopped by a signal while {phase}, before there was a model to keep. Start the job again.")
+
+    def _remember(self, *_: object) -> None:
+        self.requested = True

@@ -1,0 +1,110 @@
+"""`train`: from /opt/ml/input to a verified model directory, one straight path.
+
+Only the standard library is imported before the signal handler is in place (T-4).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from contract.cgroup import cpus
+from contract.errors import AlgorithmError, BerthError, UserError
+from contract.files import write_text
+from contract.hyperparameters import ignored_hyperparameters, parse_hyperparameters
+from contract.job import Job, read_job
+from training.settings import Settings
+from training.stop import Stop
+
+FAILURE_CHARACTERS = 1024  # T-26: of the file, what reaches the user
+
+
+def main() -> int:
+    """Train as the platform asks, and return the exit code (T-25): 0, 1 the user's fault, 2 ours, 143 stopped."""
+    stop = Stop()
+    stop.install()
+    # Every CPU that the cgroup grants, not every CPU of the host; read by the libraries when they load.
+    os.environ.setdefault("OMP_NUM_THREADS", str(cpus()))
+    settings = Settings.from_environ(os.environ)
+    try:
+        train(settings, read_job(settings.paths, os.environ), stop)
+    except BerthError as error:
+        return _fail(settings, error)
+    except Exception as error:
+        traceback.print_exc()
+        return _fail(settings, AlgorithmError(f"{type(error).__name__}: {error}. The log has the traceback."))
+    return 0
+
+
+def train(settings: Settings, job: Job, stop: Stop) -> None:
+    """Read, fit, measure, export, write.
+
+    Raises:
+        BerthError: the job can't be done; nothing of this run is left in the model directory.
+    """
+    started = datetime.now(UTC)
+    from model import DECLARATION
+
+    _check_hosts(job)
+    values = parse_hyperparameters(job.hyperparameters, DECLARATION.hyperparameters)
+    for name in ignored_hyperparameters(job.hyperparameters, DECLARATION.hyperparameters, str(values["estimator"])):
+        print(f"train: {name} is ignored: it is no hyperparameter of {values['estimator']}", flush=True)
+    print(f"train: {DECLARATION.name}, {values['estimator']}, {_job_name(job)}", flush=True)
+
+    from training.split import read_data
+
+    data = read_data(job, DECLARATION, values)
+    stop.check("reading the data")
+
+    from model.metrics import measure
+    from training import artifacts
+    from training.fit import Plan, fit
+
+    with tempfile.TemporaryDirectory(prefix="berth-") as scratch:
+        fitted = fit(Plan.from_values(DECLARATION, values), data, Path(scratch), stop)
+    scores = {f"train:{name}": value for name, value in measure(fitted.model, data.train.matrix, data.train.target).items()}
+    held_out = measure(fitted.model, data.validation.matrix, data.validation.target)
+    scores.update({f"validation:{name}": value for name, value in held_out.items()})
+    origin = _origin(settings, job, started, stopped=fitted.stopped)
+    artifacts.write(settings.paths.model, artifacts.Trained(DECLARATION, fitted.model, data, values, scores, origin))
+
+
+def _check_hosts(job: Job) -> None:
+    if len(job.hosts) > 1:
+        raise UserError(f"The job has {len(job.hosts)} hosts; training runs on one. Set the instance count to 1.")
+
+
+def _job_name(job: Job) -> str:
+    return f"job {job.name}" if job.name else "no job name"
+
+
+def _origin(settings: Settings, job: Job, started: datetime, *, stopped: bool) -> Mapping[str, Any]:
+    return {
+        "training_job_name": job.name,
+        "training_job_arn": job.arn,
+        "image_version": settings.image_version,
+        "image_revision": settings.image_revision,
+        "started": started.isoformat(timespec="seconds"),
+        "stopped_early": stopped,
+    }
+
+
+def _fail(settings: Settings, error: BerthError) -> int:
+    """Leave the failure file, its useful line first (T-26), and return the exit code."""
+    kind = "UserError" if isinstance(error, UserError) else type(error).__name__
+    text = f"{kind}: {error.message}"
+    print(f"train: failed: {text}", file=sys.stderr, flush=True)
+    failure = settings.paths.failure
+    try:
+        failure.parent.mkdir(parents=True, exist_ok=True)
+        if not failure.exists():  # another host may have been first, and its reason is the one to keep
+            write_text(failure, text[:FAILURE_CHARACTERS] + "\n")
+    except OSError as problem:
+        print(f"train: {failure} can't be written: {problem}", file=sys.stderr, flush=True)
+    return error.exit_code
