@@ -1,0 +1,59 @@
+# Each verb does its own set-up; each also works in CodeBuild. `make` alone prints them.
+PYTHON ?= python3
+IMAGE ?= berth:latest
+BASE_IMAGE ?= debian:trixie-slim
+DATA ?= model/sample
+HYPERPARAMETERS ?=
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+REVISION = $(shell git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null || echo unknown)
+# Where the code is, without the credentials that a clone's address may hold.
+SOURCE = $(or $(shell git remote get-url origin 2>/dev/null | sed -nE 's|^https?://([^@/]*@)?|https://|p'),unknown)
+# T-7: SageMaker takes Docker's own manifest type for one platform; buildx makes an OCI index unless told not to.
+SINGLE_MANIFEST = $(shell docker build --help 2>/dev/null | grep -q -e --provenance && echo --provenance=false --sbom=false --output type=docker)
+KNOBS = $(foreach pair,$(HYPERPARAMETERS),--hyperparameter $(pair))
+RUN = .venv/bin/python -m local_test
+
+help: ## print these verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
+
+run: setup ## train on the sample data, serve, call with every kind of payload, stop: DATA=, HYPERPARAMETERS="name=value .."
+	@$(RUN) run --data $(DATA) $(KNOBS)
+
+serve: setup ## the same, but leave the server running on port 8080 (PORT=)
+	@$(RUN) serve --data $(DATA) $(KNOBS)
+
+test: setup-test ## run every test this machine can run; REQUIRE_ALL=1 fails where one can't
+	.venv/bin/python -m pytest
+
+image: ## build the image: IMAGE=name:tag, BASE_IMAGE=
+	docker build --file container/Dockerfile --tag $(IMAGE) --platform linux/amd64 $(SINGLE_MANIFEST) \
+	  --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --build-arg SOURCE=$(SOURCE) .
+
+base-image: ## make the base from the Debian archive, where no registry can be reached: BASE_IMAGE=, MIRROR=, CA_BUNDLE=
+	MIRROR='$(MIRROR)' CA_BUNDLE='$(CA_BUNDLE)' container/base $(BASE_IMAGE)
+
+run-image: setup ## what `run` does, in containers of IMAGE
+	@$(RUN) run --data $(DATA) --image $(IMAGE) $(KNOBS)
+
+lint: setup-test ## check style, types and the Dockerfile
+	.venv/bin/ruff check . && .venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/hadolint container/Dockerfile
+
+format: setup-test ## format the code
+	.venv/bin/ruff check --fix . && .venv/bin/ruff format .
+
+lock: setup-test ## choose versions anew and write requirements.lock
+	.ci/lock > build/requirements.lock && mv build/requirements.lock requirements.lock
+
+clean: ## remove environments and build output
+	rm -rf .venv .venv-sdk2 .venv-sdk3 build
+
+setup:
+	@mkdir -p build && $(PYTHON) .ci/venv .venv image
+
+setup-test:
+	@mkdir -p build && $(PYTHON) .ci/venv .venv test
+
+.PHONY: help run serve test image base-image run-image lint format lock clean setup setup-test

@@ -1,0 +1,45 @@
+"""`python -m local_test VERB`: the verbs that `make` calls."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from local_test.emulator import Containers, Platform, Processes, train
+from local_test.run import prepare, run
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main() -> int:
+    """Run one verb and return its exit code."""
+    arguments = _parser().parse_args()
+    hyperparameters = dict(pair.split("=", 1) for pair in arguments.hyperparameter)
+    platform: Platform = Containers(arguments.image) if arguments.image else Processes()
+    if arguments.verb == "run":
+        return run(platform, arguments.base, arguments.data, hyperparameters)
+    prepare(arguments.base, arguments.data, hyperparameters)
+    outcome = train(platform, arguments.base)
+    print(outcome.output, flush=True)
+    if outcome.exit_code == 0:
+        os.environ["SAGEMAKER_BASE_DIR"] = str(arguments.base)
+        os.execv(sys.executable, [sys.executable, str(ROOT / "container" / "serve")])
+    return outcome.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m local_test", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb, text in (("run", "train, serve, call, stop"), ("serve", "train, then serve until Ctrl-C")):
+        added = verbs.add_parser(verb, help=text)
+        added.add_argument("--data", type=Path, default=ROOT / "model" / "sample", help="folder of the training channel")
+        added.add_argument("--base", type=Path, default=ROOT / "build" / "ml", help="where /opt/ml is laid out; emptied first")
+        added.add_argument("--hyperparameter", action="append", default=[], metavar="NAME=VALUE")
+        added.add_argument("--image", default="", help="run this image's containers instead of the source tree")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

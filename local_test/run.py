@@ -1,0 +1,72 @@
+"""`make run`: train on the sample, serve the model, call it with every kind of payload, and tell what happened."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from local_test import payloads
+from local_test.emulator import Endpoint, Platform, lay_out, serving, train
+
+Body = Callable[[Mapping[str, Any]], bytes]
+
+CALLS: tuple[tuple[str, str, str, Body], ...] = (
+    ("CSV, three rows", "/invocations", "text/csv", payloads.csv_body),
+    ("CSV with a header", "/invocations", "text/csv", lambda manifest: payloads.csv_body(manifest, header=True)),
+    ("JSON", "/invocations", "application/json", payloads.json_body),
+    ("JSON Lines", "/invocations", "application/jsonlines", payloads.jsonlines_body),
+    ("NumPy array, JSON back", "/invocations", "application/x-npy", payloads.npy_body),
+    ("the book's columns", "/predict", "application/json", payloads.columns_body),
+)
+
+
+def run(platform: Platform, base: Path, data: Path, hyperparameters: Mapping[str, str]) -> int:
+    """Do the main job below `base`, print a readable account and return an exit code."""
+    prepare(base, data, hyperparameters)
+    print(f"== Train on {data} ==", flush=True)
+    outcome = train(platform, base)
+    print(outcome.output.rstrip())
+    print(f"train ended with exit code {outcome.exit_code} after {outcome.seconds:.1f} s\n", flush=True)
+    if outcome.exit_code:
+        return outcome.exit_code
+    manifest = json.loads((base / "model" / "manifest.json").read_text())
+    print(f"== Serve {base / 'model'} ==", flush=True)
+    with serving(platform, base) as endpoint:
+        print(f"/ping answered 200 after {endpoint.seconds_to_ready:.2f} s\n")
+        failed = [name for name, *call in CALLS if not _call(endpoint, manifest, name, *call)]
+        _show_an_error(endpoint)
+    print(f"== {'All answered' if not failed else 'Not answered: ' + ', '.join(failed)} ==")
+    return 1 if failed else 0
+
+
+def prepare(base: Path, data: Path, hyperparameters: Mapping[str, str]) -> None:
+    """Lay out a fresh /opt/ml at `base`."""
+    if base.exists():
+        shutil.rmtree(base)
+    lay_out(base, {"training": data}, hyperparameters)
+
+
+def _call(endpoint: Endpoint, manifest: Mapping[str, Any], name: str, path: str, content_type: str, body: Body) -> bool:
+    accept = "application/json" if content_type == "application/x-npy" else ""
+    payload = body(manifest)
+    reply = endpoint.invoke(payload, content_type, accept, path)
+    print(f"{name}: POST {path}, {content_type}")
+    print(_indent(payload.decode() if content_type != "application/x-npy" else f"({len(payload)} bytes)", ">"))
+    print(_indent(reply.text, "<"))
+    print(f"  {reply.status} in {1000 * reply.seconds:.1f} ms\n", flush=True)
+    return reply.status == 200
+
+
+def _show_an_error(endpoint: Endpoint) -> None:
+    reply = endpoint.invoke(b"1,2\n")
+    print("A row of the wrong width is told what is wrong:")
+    print(_indent(json.loads(reply.body)["message"], "<") + "\n", flush=True)
+
+
+def _indent(text: str, mark: str) -> str:
+    shortened = re.sub(r"^(.{118}).+$", r"\1 ..", text.rstrip(), flags=re.MULTILINE)
+    return "\n".join(f"  {mark} {line}" for line in shortened.splitlines())

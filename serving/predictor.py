@@ -1,0 +1,124 @@
+"""The loaded model: one float32 matrix in, predictions out. Nothing is unpickled unless PREDICTOR=sklearn asks for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: its thread aborts forked workers when they exit
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from contract.errors import DamagedModel
+from contract.manifest import JOBLIB, MANIFEST, ONNX, Manifest, read_manifest
+from serving.schema import Matrix, Schema
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """The answers to N rows."""
+
+    values: NDArray[Any]
+    """(N,) float32, or labels as text objects."""
+    probabilities: NDArray[np.float32] | None = None
+    """(N, C) where the target is a class, in the order of `labels`."""
+    labels: Sequence[str] = ()
+
+
+class Predictor(Protocol):
+    """What serves a model."""
+
+    manifest: Manifest
+    schema: Schema
+
+    def predict(self, matrix: Matrix) -> Predictions:
+        """Return the predictions of (n_rows, n_features) float32; threads may call it at once."""
+
+
+def load_predictor(folder: Path, kind: str = "onnx") -> Predictor:
+    """Return the model of a directory, after its files were checked and it has answered its stored samples right.
+
+    Raises:
+        DamagedModel: a file is missing, was changed, can't be loaded, or gives other answers than at training.
+    """
+    manifest = read_manifest(folder)
+    predictor = PREDICTORS[kind](folder, manifest)
+    self_test(predictor)
+    return predictor
+
+
+def self_test(predictor: Predictor) -> None:
+    """Predict the manifest's sample rows and compare with the answers of the day of training.
+
+    Raises:
+        DamagedModel: an answer differs by more than ten times the parity bound.
+    """
+    samples = predictor.manifest.samples
+    answers = predictor.predict(predictor.schema.from_records([sample["row"] for sample in samples]))
+    bound = 10 * float(predictor.manifest.parity.get("bound", 1e-6))
+    for row, sample in enumerate(samples):
+        expected, found = _sample_numbers(sample["prediction"], answers, row)
+        if not np.allclose(found, expected, rtol=1e-6, atol=bound):
+            raise DamagedModel(f"Sample {row + 1} of {MANIFEST} is predicted as {found} where training had {expected}.", file=ONNX)
+
+
+def _sample_numbers(expected: Any, answers: Predictions, row: int) -> tuple[list[float], list[float]]:
+    if answers.probabilities is None:
+        return [float(expected)], [float(answers.values[row])]
+    return [expected["probabilities"][label] for label in answers.labels], answers.probabilities[row].tolist()
+
+
+class OnnxPredictor:
+    """Serves model.onnx on one thread a call, so that it may be made before a fork."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        if ONNX not in manifest.files:
+            raise DamagedModel(
+                f"{folder} has no {ONNX}: the model was trained with allow_sklearn=true. Set PREDICTOR=sklearn to serve "
+                f"{JOBLIB}, which means to trust its author: loading it runs what is in it.",
+                file=ONNX,
+            )
+        self.manifest = manifest
+        self.schema = Schema(manifest.declaration.features)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        try:
+            self._run = onnxruntime.InferenceSession(folder / ONNX, options, providers=["CPUExecutionProvider"]).run
+        except Exception as error:  # onnxruntime's own kinds derive from Exception alone
+            raise DamagedModel(f"{folder / ONNX} can't be loaded: {error}.", file=ONNX) from error
+
+    def predict(self, matrix: Matrix) -> Predictions:
+        """Return the predictions of the rows."""
+        outputs = self._run(None, {"features": matrix})
+        if not self.manifest.labels:
+            return Predictions(outputs[0].reshape(-1))
+        return Predictions(outputs[0], outputs[1], self.manifest.labels)
+
+
+class SklearnPredictor:
+    """Serves model.joblib; loading a pickle runs its code, so only a trusted author's will do."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        import joblib
+
+        self.manifest = manifest
+        self.schema = Schema(manifest.declaration.features)
+        try:
+            self._model = joblib.load(folder / JOBLIB)
+        except Exception as error:  # unpickling may raise anything
+            raise DamagedModel(f"{folder / JOBLIB} can't be loaded: {error!r}.", file=JOBLIB) from error
+
+    def predict(self, matrix: Matrix) -> Predictions:
+        """Return the predictions of the rows."""
+        values = self._model.predict(matrix)
+        if not self.manifest.labels:
+            return Predictions(np.asarray(values, dtype=np.float32).reshape(-1))
+        return Predictions(values, self._model.predict_proba(matrix).astype(np.float32), self.manifest.labels)
+
+
+PREDICTORS: dict[str, type[OnnxPredictor] | type[SklearnPredictor]] = {"onnx": OnnxPredictor, "sklearn": SklearnPredictor}
