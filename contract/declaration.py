@@ -159,7 +159,13 @@ def _choice_faults(where: str, what: str, values: Sequence[str], least: int = 1)
 
 def _hyperparameter_faults(knob: Hyperparameter) -> Iterator[str]:
     where = f"hyperparameter {knob.name!r}"
-    expected = {"integer": int, "continuous": (int, float), "categorical": str, "boolean": bool}.get(knob.kind)
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "integer": int,
+        "continuous": (int, float),
+        "categorical": str,
+        "boolean": bool,
+    }
+    expected = kinds.get(knob.kind)
     if expected is None:
         yield f"{where}: kind {knob.kind!r} is not one of integer, continuous, categorical, boolean."
     elif not isinstance(knob.default, expected) or (knob.kind != "boolean" and isinstance(knob.default, bool)):

@@ -73,7 +73,7 @@ def _parse(text: str, knob: Hyperparameter) -> Value:
 
 
 def _readings(text: str) -> list[Any]:
-    """Return what the text may mean, likeliest first: raw, as JSON, and JSON within JSON text (`"\\"5\\""`)."""
+    """Return what the text may mean, likeliest first: raw, as JSON, and as JSON within a JSON text."""
     readings: list[Any] = [text]
     while isinstance(readings[-1], str) and len(readings) < 4:
         try:

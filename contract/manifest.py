@@ -50,7 +50,9 @@ class Manifest:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Manifest:
         """Return the manifest of a JSON document; raises KeyError or TypeError where it is none."""
-        own = {field.name: document[field.name] for field in fields(cls) if field.name not in {"declaration", "hyperparameters"}}
+        own = {
+            field.name: document[field.name] for field in fields(cls) if field.name not in {"declaration", "hyperparameters"}
+        }
         own.update(labels=tuple(own["labels"]), samples=tuple(own["samples"]))
         return cls(declaration=Declaration.from_json(document), hyperparameters=document["trained_with"], **own)
 
@@ -84,7 +86,9 @@ def _parse(path: Path) -> Manifest:
     try:
         document = json.loads(text)
         if document["schema"] != SCHEMA:
-            raise DamagedModel(f"{path} has schema {document['schema']!r}; this image reads {SCHEMA}. Train again.", file=MANIFEST)
+            raise DamagedModel(
+                f"{path} has schema {document['schema']!r}; this image reads {SCHEMA}. Train again.", file=MANIFEST
+            )
         return Manifest.from_json(document)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedModel(f"{path} is not a manifest that `train` wrote ({error!r}). Train again.", file=MANIFEST) from error

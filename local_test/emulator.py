@@ -58,7 +58,9 @@ class Outcome:
 class Program(Protocol):
     """A running `train` or `serve`."""
 
-    url: str
+    @property
+    def url(self) -> str:
+        """Where it listens, without a path."""
 
     def wait(self, timeout_s: float | None = None) -> int:
         """Return the exit code; raises subprocess.TimeoutExpired."""
@@ -91,7 +93,9 @@ def lay_out(base: Path, channels: Mapping[str, Path], hyperparameters: Mapping[s
         (config / f"{name}.json").write_text(json.dumps(document))
 
 
-def train(platform: Platform, base: Path, environ: Mapping[str, str] | None = None, stop_after_s: float | None = None) -> Outcome:
+def train(
+    platform: Platform, base: Path, environ: Mapping[str, str] | None = None, stop_after_s: float | None = None
+) -> Outcome:
     """Run a training job to its end; with `stop_after_s`, stop it as StopTrainingJob does."""
     started = time.monotonic()
     program = platform.start("train", base, environ or {})

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,24 @@ from local_test.emulator import Endpoint, Platform, lay_out, serving, train
 
 Body = Callable[[Mapping[str, Any]], bytes]
 
-CALLS: tuple[tuple[str, str, str, Body], ...] = (
-    ("CSV, three rows", "/invocations", "text/csv", payloads.csv_body),
-    ("CSV with a header", "/invocations", "text/csv", lambda manifest: payloads.csv_body(manifest, header=True)),
-    ("JSON", "/invocations", "application/json", payloads.json_body),
-    ("JSON Lines", "/invocations", "application/jsonlines", payloads.jsonlines_body),
-    ("NumPy array, JSON back", "/invocations", "application/x-npy", payloads.npy_body),
-    ("the book's columns", "/predict", "application/json", payloads.columns_body),
+
+@dataclass(frozen=True)
+class Call:
+    """One way to ask for predictions."""
+
+    name: str
+    path: str
+    content_type: str
+    body: Body
+
+
+CALLS = (
+    Call("CSV, three rows", "/invocations", "text/csv", payloads.csv_body),
+    Call("CSV with a header", "/invocations", "text/csv", lambda manifest: payloads.csv_body(manifest, header=True)),
+    Call("JSON", "/invocations", "application/json", payloads.json_body),
+    Call("JSON Lines", "/invocations", "application/jsonlines", payloads.jsonlines_body),
+    Call("NumPy array, JSON back", "/invocations", "application/x-npy", payloads.npy_body),
+    Call("the book's columns", "/predict", "application/json", payloads.columns_body),
 )
 
 
@@ -37,7 +49,7 @@ def run(platform: Platform, base: Path, data: Path, hyperparameters: Mapping[str
     print(f"== Serve {base / 'model'} ==", flush=True)
     with serving(platform, base) as endpoint:
         print(f"/ping answered 200 after {endpoint.seconds_to_ready:.2f} s\n")
-        failed = [name for name, *call in CALLS if not _call(endpoint, manifest, name, *call)]
+        failed = [call.name for call in CALLS if not _show(call, endpoint, manifest)]
         _show_an_error(endpoint)
     print(f"== {'All answered' if not failed else 'Not answered: ' + ', '.join(failed)} ==")
     return 1 if failed else 0
@@ -50,12 +62,12 @@ def prepare(base: Path, data: Path, hyperparameters: Mapping[str, str]) -> None:
     lay_out(base, {"training": data}, hyperparameters)
 
 
-def _call(endpoint: Endpoint, manifest: Mapping[str, Any], name: str, path: str, content_type: str, body: Body) -> bool:
-    accept = "application/json" if content_type == "application/x-npy" else ""
-    payload = body(manifest)
-    reply = endpoint.invoke(payload, content_type, accept, path)
-    print(f"{name}: POST {path}, {content_type}")
-    print(_indent(payload.decode() if content_type != "application/x-npy" else f"({len(payload)} bytes)", ">"))
+def _show(call: Call, endpoint: Endpoint, manifest: Mapping[str, Any]) -> bool:
+    is_binary = call.content_type == "application/x-npy"
+    payload = call.body(manifest)
+    reply = endpoint.invoke(payload, call.content_type, "application/json" if is_binary else "", call.path)
+    print(f"{call.name}: POST {call.path}, {call.content_type}")
+    print(_indent(f"({len(payload)} bytes)" if is_binary else payload.decode(), ">"))
     print(_indent(reply.text, "<"))
     print(f"  {reply.status} in {1000 * reply.seconds:.1f} ms\n", flush=True)
     return reply.status == 200

@@ -17,7 +17,9 @@ HYPERPARAMETERS = (
         "allow_sklearn", "Keep a model that ONNX can't express; serving it then takes PREDICTOR=sklearn", "boolean", False
     ),
     Hyperparameter("learning_rate", "How much each tree corrects", "continuous", 0.05, (0.001, 1.0), estimators=BOOSTING),
-    Hyperparameter("max_iter", "Number of trees (of each class, with more than two)", "integer", 200, (1, 10_000), estimators=BOOSTING),
+    Hyperparameter(
+        "max_iter", "Number of trees (of each class, with more than two)", "integer", 200, (1, 10_000), estimators=BOOSTING
+    ),
     Hyperparameter("max_leaf_nodes", "Leaves of a tree, at most", "integer", 15, (2, 1_000), estimators=BOOSTING),
     Hyperparameter("min_samples_leaf", "Rows in a leaf, at least", "integer", 5, (1, 100_000), estimators=BOOSTING),
     Hyperparameter("l2_regularization", "Shrinks what a leaf says", "continuous", 0.0, (0.0, 1_000.0), estimators=BOOSTING),

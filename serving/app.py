@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from a2wsgi import WSGIMiddleware
 
@@ -58,8 +58,10 @@ class App:
         self.predictor = predictor
         self.settings = settings
         self.is_ready = True  # load_predictor has run the self-test (H-9)
-        self.slots = ThreadPoolExecutor(SLOTS, thread_name_prefix="slot")  # its threads start with their first work, after the fork
-        self.pages = WSGIMiddleware(make_pages(predictor.manifest), workers=SLOTS)
+        self.slots = ThreadPoolExecutor(
+            SLOTS, thread_name_prefix="slot"
+        )  # its threads start with their first work, after the fork
+        self.pages: Any = WSGIMiddleware(cast(Any, make_pages(predictor.manifest)), workers=SLOTS)
         self.routes: dict[str, dict[str, Callable[[Scope, Receive], Awaitable[Answer]]]] = {
             "/ping": {"GET": self.ping, "HEAD": self.ping},
             "/invocations": {"POST": self.invoke},
@@ -126,7 +128,7 @@ class App:
             more = message.get("more_body", False)
         if size > limit:
             raise PayloadTooLarge(
-                f"The body has {'more than ' if more else ''}{size:,} bytes; at most {limit:,} are taken. Send fewer rows a request.",
+                f"The body has {'more than ' if more else ''}{size:,} bytes; at most {limit:,} are taken. Send fewer rows.",
                 limit_bytes=limit,
             )
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -24,7 +24,14 @@ Decoder = Callable[[bytes, Schema, str], Matrix]
 Encoder = Callable[[Predictions], bytes]
 
 CSV, JSON, JSONLINES, NPY = "text/csv", "application/json", "application/jsonlines", "application/x-npy"
-CHARSETS = {"utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "ascii", "ascii": "ascii", "iso-8859-1": "latin-1", "utf-16": "utf-16"}
+CHARSETS = {
+    "utf-8": "utf-8",
+    "utf8": "utf-8",
+    "us-ascii": "ascii",
+    "ascii": "ascii",
+    "iso-8859-1": "latin-1",
+    "utf-16": "utf-16",
+}
 UNNAMED = {"", "application/x-www-form-urlencoded", "application/octet-stream"}  # H-16: what plain curl says, or nothing
 BLOCK_ROWS = 8_192
 
@@ -244,7 +251,9 @@ def _recode(body: bytes, charset: str) -> bytes:
 
 
 def _not_text(charset: str, error: UnicodeDecodeError) -> UnreadableBody:
-    return UnreadableBody(f"The body is not {charset}: byte {error.object[error.start]:#04x} at {error.start:,} is none of its characters.")
+    return UnreadableBody(
+        f"The body is not {charset}: byte {error.object[error.start]:#04x} at {error.start:,} is none of its characters."
+    )
 
 
 def _is_header(cells: Sequence[str], schema: Schema) -> bool:

@@ -64,7 +64,9 @@ def self_test(predictor: Predictor) -> None:
     for row, sample in enumerate(samples):
         expected, found = _sample_numbers(sample["prediction"], answers, row)
         if not np.allclose(found, expected, rtol=1e-6, atol=bound):
-            raise DamagedModel(f"Sample {row + 1} of {MANIFEST} is predicted as {found} where training had {expected}.", file=ONNX)
+            raise DamagedModel(
+                f"Sample {row + 1} of {MANIFEST} is predicted as {found} where training had {expected}.", file=ONNX
+            )
 
 
 def _sample_numbers(expected: Any, answers: Predictions, row: int) -> tuple[list[float], list[float]]:

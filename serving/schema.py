@@ -224,7 +224,9 @@ def _value_index_cell(value: Any, feature: Feature, _: Mapping[str, float]) -> f
     if math.isnan(value):
         return _missing(feature)
     if feature.kind == "category" and value not in range(len(feature.choices)):
-        raise ValueError(f"{value!r} is not the index of a choice, 0 to {len(feature.choices) - 1}: {', '.join(feature.choices)}")
+        raise ValueError(
+            f"{value!r} is not the index of a choice, 0 to {len(feature.choices) - 1}: {', '.join(feature.choices)}"
+        )
     if not _fits(value):
         raise ValueError(f"{value!r} is not a finite number of float32's range")
     return float(value)

@@ -32,7 +32,9 @@ YOUNG_S, MAX_YOUNG_DEATHS = 2.0, 10
 def main() -> int:
     """Serve until SIGTERM; return the exit code when it can't be begun."""
     parser = argparse.ArgumentParser(prog="serve", description="Serve the model of /opt/ml/model.")
-    parser.add_argument("--port", type=int, help="port to listen on (otherwise SAGEMAKER_BIND_TO_PORT, AIP_HTTP_PORT, PORT, 8080)")
+    parser.add_argument(
+        "--port", type=int, help="port to listen on (otherwise SAGEMAKER_BIND_TO_PORT, AIP_HTTP_PORT, PORT, 8080)"
+    )
     arguments = parser.parse_args()
     try:
         settings = Settings.from_environ(os.environ, arguments.port)

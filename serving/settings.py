@@ -53,7 +53,8 @@ class Settings:
             port=port or _port(environ),
             workers=read_integer(environ, "SAGEMAKER_MODEL_SERVER_WORKERS", _default_workers(), (1, 1_024)),
             timeout_s=read_integer(environ, "SAGEMAKER_MODEL_SERVER_TIMEOUT", 3_600 if batch else 60, (1, 86_400)),
-            max_payload_bytes=(read_integer(environ, "SAGEMAKER_MAX_PAYLOAD_IN_MB", default_mb, (0, 1_024)) or default_mb) * MIB,
+            max_payload_bytes=(read_integer(environ, "SAGEMAKER_MAX_PAYLOAD_IN_MB", default_mb, (0, 1_024)) or default_mb)
+            * MIB,
             default_accept=_default_accept(environ),
             log_level=read_integer(environ, "SAGEMAKER_CONTAINER_LOG_LEVEL", 20, (0, 50)),
             predictor=read_choice(environ, "PREDICTOR", ("onnx", "sklearn")),

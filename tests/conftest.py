@@ -1,4 +1,4 @@
-"""What many tests share: a trained model, a running server, Docker. What a machine lacks is skipped aloud, or fails under REQUIRE_ALL=1."""
+"""What many tests share. What a machine lacks is skipped aloud, or fails under REQUIRE_ALL=1."""
 
 from __future__ import annotations
 

@@ -73,7 +73,9 @@ def _export(trained: Trained) -> Exported:
         print(f"export: no ONNX model, as allow_sklearn permits: {error.message}", flush=True)
         return Exported(b"", {"onnx": False, "why": error.message})
     parity = exported.parity
-    print(f"export: ONNX within {parity['difference']:.3g} on {parity['rows']:,} rows (bound {parity['bound']:.3g})", flush=True)
+    print(
+        f"export: ONNX within {parity['difference']:.3g} on {parity['rows']:,} rows (bound {parity['bound']:.3g})", flush=True
+    )
     return exported
 
 
@@ -87,7 +89,9 @@ def _manifest(trained: Trained, exported: Exported) -> Manifest:
         samples=_samples(model, data.whole.take(np.arange(SAMPLES)), declaration),
         hyperparameters=dict(trained.values),
         metrics={name: value for name, value in trained.scores.items() if np.isfinite(value)},
-        ranges={feature.name: _range(data.train.matrix[:, index], feature) for index, feature in enumerate(declaration.features)},
+        ranges={
+            feature.name: _range(data.train.matrix[:, index], feature) for index, feature in enumerate(declaration.features)
+        },
         data={"train_rows": len(data.train), "validation_rows": len(data.validation), "sha256": data.train.fingerprint()},
         parity=exported.parity,
         origin={**trained.origin, "ended": ended, "python": platform.python_version(), "versions": versions},

@@ -61,7 +61,9 @@ def _convert(model: Pipeline, n_features: int) -> bytes:
     options = {id(model): {"zipmap": False}} if hasattr(model, "predict_proba") else None
     try:
         # A fixed name makes the same model the same bytes.
-        converted = to_onnx(model, initial_types=[("features", FloatTensorType([None, n_features]))], options=options, name="model")
+        converted = to_onnx(
+            model, initial_types=[("features", FloatTensorType([None, n_features]))], options=options, name="model"
+        )
     except Exception as error:  # skl2onnx raises its own kinds and whatever its converters hit
         raise ExportFailed(
             f"ONNX can't express this pipeline: {type(error).__name__}: {str(error).strip()[:500]} Use steps that skl2onnx "
@@ -77,7 +79,12 @@ def _number_parity(model: Pipeline, matrix: Matrix, answers: NDArray[np.float32]
     bound = NUMBER_BOUND * spread if spread > 0 else NUMBER_BOUND * max(largest, 1e-6)
     worst = int(difference.argmax())
     shared = {"difference": float(difference[worst]), "bound": bound, "worst": worst}
-    return {**shared, "sklearn": expected[worst], "onnx": float(answers[worst]), "grain": float(np.spacing(np.float32(largest)))}
+    return {
+        **shared,
+        "sklearn": expected[worst],
+        "onnx": float(answers[worst]),
+        "grain": float(np.spacing(np.float32(largest))),
+    }
 
 
 def _class_parity(model: Pipeline, matrix: Matrix, outputs: list[NDArray[Any]]) -> dict[str, Any]:
@@ -87,7 +94,12 @@ def _class_parity(model: Pipeline, matrix: Matrix, outputs: list[NDArray[Any]]) 
     difference[labels.astype(str) != model.predict(matrix).astype(str)] = 1.0
     worst = int(difference.argmax())
     shared = {"difference": float(difference[worst]), "bound": PROBABILITY_BOUND, "worst": worst}
-    return {**shared, "sklearn": expected[worst].round(7).tolist(), "onnx": probabilities[worst].round(7).tolist(), "grain": 0.0}
+    return {
+        **shared,
+        "sklearn": expected[worst].round(7).tolist(),
+        "onnx": probabilities[worst].round(7).tolist(),
+        "grain": 0.0,
+    }
 
 
 def _message(parity: Mapping[str, Any], row: int) -> str:

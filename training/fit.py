@@ -86,7 +86,9 @@ def fit(plan: Plan, data: Data, folder: Path, stop: Stop) -> Fitted:
     failure = _watch(child, receiver, stop)
     if not checkpoint.exists():
         if stop.requested:
-            raise Stopped("Stopped by a signal while fitting, before the first checkpoint: there is no model. Start the job again.")
+            raise Stopped(
+                "Stopped by a signal while fitting, before the first checkpoint: there is no model. Start the job again."
+            )
         raise AlgorithmError(f"The fit failed: {failure}")
     if failure and not stop.requested:
         raise AlgorithmError(f"The fit failed after its last checkpoint: {failure}")

@@ -1,4 +1,4 @@
-"""Channels to tables: CSV files with a header, any column order, more columns than needed; faults named by file, row, column."""
+"""Channels to tables: CSV files with a header, columns in any order and more than needed; faults by file, row, column."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from contract.cells import MISSING_WORDS, is_missing, read_number
+from contract.cells import MISSING_WORDS, read_number
 from contract.declaration import Declaration, Feature, Target
 from contract.errors import BadChannel, BadData, SchemaMismatch
 from contract.job import Channel
@@ -75,12 +75,12 @@ def _csv_files(channel: Channel) -> list[Path]:
 def _read_file(path: Path, name: Path, declaration: Declaration) -> Table:
     names = [*declaration.feature_names, declaration.target.name]
     _check_header(_read_header(path, name), names, name)
-    columns = [*declaration.features, declaration.target]
+    columns: list[Feature | Target] = [*declaration.features, declaration.target]
     try:
         frame = _read_frame(path, name, columns, {column.name: np.float64 for column in columns if column.kind == "number"})
     except ValueError:  # a text among the numbers: read all as text, to name it
         frame = _read_frame(path, name, columns, {})
-    _check_values(frame, declaration, name)
+    _check_values(frame, columns, name)
     matrix = np.column_stack([_feature_values(frame[feature.name], feature) for feature in declaration.features])
     return Table(matrix.astype(np.float32), _target_values(frame[declaration.target.name], declaration.target))
 
@@ -125,8 +125,8 @@ def _check_header(header: list[str], names: list[str], file: Path) -> None:
         )
 
 
-def _check_values(frame: pd.DataFrame, declaration: Declaration, file: Path) -> None:
-    faults = sorted(fault for column in (*declaration.features, declaration.target) for fault in _faults(frame[column.name], column))
+def _check_values(frame: pd.DataFrame, columns: Sequence[Feature | Target], file: Path) -> None:
+    faults = sorted(fault for column in columns for fault in _faults(frame[column.name], column))
     if not faults:
         return
     lines = [f"{file} row {row}, column {column}: {what}." for row, column, what in faults[:MAX_FAULTS]]
@@ -166,10 +166,12 @@ def _fits(value: float | str) -> bool:
 
 def _feature_values(values: pd.Series, feature: Feature) -> NDArray[np.float64]:
     if feature.kind == "number":
-        return values.astype(np.float64).to_numpy()
+        return values.to_numpy(dtype=np.float64)
     indexes = {choice: float(index) for index, choice in enumerate(feature.choices)}
     return values.str.strip().map(indexes).to_numpy(dtype=np.float64)
 
 
 def _target_values(values: pd.Series, target: Target) -> NDArray[np.generic]:
-    return values.astype(np.float64).to_numpy() if target.kind == "number" else values.str.strip().to_numpy(dtype=np.str_)
+    if target.kind == "number":
+        return values.to_numpy(dtype=np.float64)
+    return values.str.strip().to_numpy(dtype=np.str_)
