@@ -36,6 +36,14 @@ base-image: ## make the base from the Debian archive, where no registry can be r
 run-image: setup ## what `run` does, in containers of IMAGE
 	@$(RUN) run --data $(DATA) --image $(IMAGE) $(KNOBS)
 
+local-mode: ## train and serve IMAGE through the SageMaker SDK's own local mode, versions 3 and 2
+	@mkdir -p build && $(PYTHON) .ci/venv .venv-sdk3 sdk3 && $(PYTHON) .ci/venv .venv-sdk2 sdk2
+	@.venv-sdk3/bin/python -m local_test.sdk3 --image $(IMAGE) --data $(DATA) $(KNOBS)
+	@.venv-sdk2/bin/python -m local_test.sdk2 --image $(IMAGE) --data $(DATA) $(KNOBS)
+
+soak: setup ## measure at length, in containers of IMAGE too, and write docs/measured.md
+	@$(RUN) soak --data $(DATA) --image $(IMAGE)
+
 lint: setup-test ## check style, types and the Dockerfile
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
 	.venv/bin/mypy
@@ -56,4 +64,4 @@ setup:
 setup-test:
 	@mkdir -p build && $(PYTHON) .ci/venv .venv test
 
-.PHONY: help run serve test image base-image run-image lint format lock clean setup setup-test
+.PHONY: help run serve test image base-image run-image local-mode soak lint format lock clean setup setup-test

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from local_test.emulator import Containers, Platform, Processes, train
 from local_test.run import prepare, run
+from local_test.soak import soak
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -18,6 +19,8 @@ def main() -> int:
     arguments = _parser().parse_args()
     hyperparameters = dict(pair.split("=", 1) for pair in arguments.hyperparameter)
     platform: Platform = Containers(arguments.image) if arguments.image else Processes()
+    if arguments.verb == "soak":
+        return soak(arguments.data, arguments.image, "docker", ROOT / "docs" / "measured.md")
     if arguments.verb == "run":
         return run(platform, arguments.base, arguments.data, hyperparameters)
     prepare(arguments.base, arguments.data, hyperparameters)
@@ -32,7 +35,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m local_test", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb, text in (("run", "train, serve, call, stop"), ("serve", "train, then serve until Ctrl-C")):
+    for verb, text in (("run", "train, serve, call, stop"), ("serve", "train, then serve until Ctrl-C"), ("soak", "measure")):
         added = verbs.add_parser(verb, help=text)
         added.add_argument("--data", type=Path, default=ROOT / "model" / "sample", help="folder of the training channel")
         added.add_argument("--base", type=Path, default=ROOT / "build" / "ml", help="where /opt/ml is laid out; emptied first")

@@ -178,17 +178,20 @@ def _wait_until_ready(endpoint: Endpoint, started: float) -> None:
     raise RuntimeError(f"/ping did not answer 200 within {START_S} s:\n{endpoint.program.output()}")
 
 
+@dataclass(frozen=True)
 class Processes:
-    """Runs the words from the source tree, without Docker."""
+    """Runs the words from a source tree, without Docker."""
+
+    root: Path = ROOT
 
     def start(self, word: str, base: Path, environ: Mapping[str, str]) -> Program:
         """Start a word with SAGEMAKER_BASE_DIR for /opt/ml; `serve` takes a free port."""
         port = _free_port() if word == "serve" else 0
         own = {"SAGEMAKER_BASE_DIR": str(base), **({"SAGEMAKER_BIND_TO_PORT": str(port)} if port else {})}
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SAGEMAKER_")}
-        log = tempfile.TemporaryFile()
+        log = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the program runs
         popen = subprocess.Popen(
-            [sys.executable, ROOT / "container" / word],
+            [sys.executable, self.root / "container" / word],
             env={**inherited, **own, **environ},
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -204,10 +207,15 @@ class Process:
     popen: subprocess.Popen[bytes]
     log: IO[bytes]
     url: str
+    final: str = ""
+    """All that it printed, once it has ended."""
 
     def wait(self, timeout_s: float | None = None) -> int:
         """Return the exit code."""
-        return self.popen.wait(timeout_s)
+        code = self.popen.wait(timeout_s)
+        self.final = self.output()
+        self.log.close()
+        return code
 
     def signal(self, number: int) -> None:
         """Send a signal."""
@@ -215,6 +223,8 @@ class Process:
 
     def output(self) -> str:
         """Return what it has printed so far."""
+        if self.log.closed:
+            return self.final
         self.log.seek(0)
         return self.log.read().decode("utf-8", "replace")
 

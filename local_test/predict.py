@@ -33,8 +33,11 @@ def main() -> int:
     except urllib.error.HTTPError as error:
         print(_message(error), file=sys.stderr)
         return 1
+    except urllib.error.URLError as error:
+        print(f"{url}: {error.reason}. `make serve` starts a server on port 8080.", file=sys.stderr)
+        return 1
     except OSError as error:
-        print(f"{arguments.file or url}: {error}. `make serve` starts a server on port 8080.", file=sys.stderr)
+        print(f"{arguments.file}: {error.strerror}.", file=sys.stderr)
         return 1
     return 0
 

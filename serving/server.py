@@ -21,6 +21,7 @@ from contract.errors import BerthError
 from serving.app import App
 from serving.predictor import load_predictor
 from serving.settings import Settings
+from serving.worker import Worker
 
 GRACE_S = 20  # H-6: SIGKILL follows SIGTERM after 30 s
 KEEPALIVE_S = 75  # longer than the 60 s of the usual load balancers, so that it's never us who close under a request
@@ -70,7 +71,7 @@ def gunicorn_options(settings: Settings) -> dict[str, Any]:
     options = {
         "bind": f"0.0.0.0:{settings.port}",
         "workers": settings.workers,
-        "worker_class": "asgi",
+        "worker_class": Worker,
         "asgi_lifespan": "off",
         "preload_app": True,
         "timeout": settings.timeout_s,

@@ -169,9 +169,7 @@ def test_the_sdks_environment_holds_no_credentials_and_keeps_the_docker_client_w
     environ = sdk.clean_environment(mine, tmp_path)
     assert {"AWS_SESSION_TOKEN", "SAGEMAKER_ROLE", "PYTHONPATH"}.isdisjoint(environ)
     assert (environ["HOME"], environ["DOCKER_CONFIG"]) == (str(tmp_path / "home"), "/home/me/.docker")
-    assert (
-        sdk.clean_environment({**mine, "DOCKER_CONFIG": "/elsewhere"}, other(tmp_path))["DOCKER_CONFIG"] == "/elsewhere"
-    )
+    assert sdk.clean_environment({**mine, "DOCKER_CONFIG": "/elsewhere"}, other(tmp_path))["DOCKER_CONFIG"] == "/elsewhere"
 
 
 def other(folder):

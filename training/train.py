@@ -31,6 +31,7 @@ def main() -> int:
     stop.install()
     # Every CPU that the cgroup grants, not every CPU of the host; read by the libraries when they load.
     os.environ.setdefault("OMP_NUM_THREADS", str(cpus()))
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads sleep: spinning ones starve a shared machine
     settings = Settings.from_environ(os.environ)
     try:
         train(settings, read_job(settings.paths, os.environ), stop)

@@ -1,0 +1,85 @@
+"""The promises of prose: what README and Makefile say is so."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
+BARE = """
+FROM {base}
+RUN apt-get update && apt-get install -y --no-install-recommends python3 make && rm -rf /var/lib/apt/lists/*
+"""
+
+
+def verbs() -> list[str]:
+    return re.findall(r"^([a-z0-9-]+):.*## ", MAKEFILE, re.MULTILINE)
+
+
+def test_the_first_screen_has_one_sentence_two_commands_and_what_they_print() -> None:
+    screen = README.splitlines()[:25]
+    assert screen[2].endswith(".")
+    assert "make run" in screen[5]
+    assert "make test" in screen[6]
+    assert any("/ping answered 200" in line for line in screen)
+
+
+def test_every_make_verb_that_readme_names_exists() -> None:
+    named = set(re.findall(r"\bmake ([a-z][a-z-]+)", README))
+    assert named - set(verbs()) == set()
+
+
+def test_make_alone_prints_every_verb() -> None:
+    printed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert [verb for verb in verbs() if f"make {verb} " not in printed] == []
+
+
+def test_every_variable_that_the_code_reads_is_documented() -> None:
+    code = "".join(path.read_text() for folder in ("serving", "contract") for path in (ROOT / folder).glob("*.py"))
+    read = set(re.findall(r'"(SAGEMAKER_[A-Z_]+|AIP_[A-Z_]+|PORT|PREDICTOR)"', code))
+    assert read
+    assert [name for name in sorted(read) if f"`{name}`" not in README] == []
+
+
+def test_every_hyperparameter_choice_that_readme_names_exists() -> None:
+    from model.pipeline import ESTIMATORS
+
+    assert [name for name in ESTIMATORS if f"`{name}`" not in README] == []
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/decisions.md", "CHANGELOG.md"])
+def test_links_between_documents_lead_somewhere(name: str) -> None:
+    document = ROOT / name
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text())
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def test_decisions_are_numbered_and_at_most_ten_lines() -> None:
+    parts = re.split(r"^## ", (ROOT / "docs" / "decisions.md").read_text(), flags=re.MULTILINE)[1:]
+    assert [int(part.split(".")[0]) for part in parts] == list(range(1, len(parts) + 1))
+    assert [part.splitlines()[0] for part in parts if part.strip().count("\n") > 10] == []
+
+
+def test_a_machine_with_nothing_but_python_and_make_runs_the_main_job(docker: str, image: str, tmp_path: Path) -> None:
+    """Bare Debian: no ensurepip, no compiler, no pip. The environment is made anew inside."""
+    base = "debian:trixie-slim"
+    (tmp_path / "Dockerfile").write_text(BARE.format(base=base))
+    build = [docker, "build", "--tag", "berth-bare:test", str(tmp_path)]
+    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    tree = tmp_path / "tree"
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    for name in tracked:
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, tree / name)
+    run = [docker, "run", "--rm", "--volume", f"{tree}:/berth", "--workdir", "/berth", "berth-bare:test", "make", "run"]
+    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "== All answered ==" in done.stdout
+    assert "Python parser serves instead" in done.stdout

@@ -1,0 +1,135 @@
+"""README's "Make it yours", followed in copies of the tree: only `model/` changes, and everything follows."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+DIABETES = '''
+"""The data: diabetes patients and how their disease went on."""
+
+from contract.declaration import Feature, Target
+
+NAME = "diabetes"
+TITLE = "Diabetes progression"
+ABOUT = "Progression of diabetes one year after ten measurements. Efron, Hastie, Johnstone and Tibshirani (2004)."
+
+FEATURES = tuple(Feature(name, "Standardized measurement") for name in "age sex bmi bp s1 s2 s3 s4 s5 s6".split())
+
+TARGET = Target("target", "Progression of the disease after one year")
+'''
+FOREIGN = ("housing", "MEDV", "LSTAT", "Boston")
+
+
+def copy_of_the_tree(folder: Path) -> Path:
+    """The files that git knows, with this checkout's environments linked in: the same lock makes the same ones."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in tracked.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    for environment in ROOT.glob(".venv*"):
+        (folder / environment.name).symlink_to(environment)
+    shutil.rmtree(folder / "model" / "sample")
+    (folder / "model" / "sample").mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def penguins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import palmerpenguins
+
+    tree = copy_of_the_tree(tmp_path_factory.mktemp("penguins"))
+    (edit,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert edit.count("\n") < 40
+    (tree / "model" / "features.py").write_text(edit)
+    palmerpenguins.load_penguins().to_csv(tree / "model" / "sample" / "penguins.csv", index=False)
+    return tree
+
+
+@pytest.fixture(scope="module")
+def diabetes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from sklearn.datasets import load_diabetes
+
+    tree = copy_of_the_tree(tmp_path_factory.mktemp("diabetes"))
+    (tree / "model" / "features.py").write_text(DIABETES)
+    load_diabetes(as_frame=True).frame.to_csv(tree / "model" / "sample" / "diabetes.csv", index=False)
+    return tree
+
+
+@pytest.fixture(params=["penguins", "diabetes"])
+def tree(request: pytest.FixtureRequest) -> Path:
+    return request.getfixturevalue(request.param)
+
+
+def make(tree: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["make", *arguments],
+        cwd=tree,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+def assert_speaks_of_itself(text: str) -> None:
+    assert [word for word in FOREIGN if word.lower() in text.lower()] == []
+
+
+def test_make_run_trains_and_serves_another_data_set(tree: Path) -> None:
+    output = make(tree, "run")
+    assert "== All answered ==" in output
+    assert_speaks_of_itself(output)
+    assert_speaks_of_itself((tree / "build" / "ml" / "model" / "manifest.json").read_text())
+
+
+def test_penguins_are_told_apart_with_missing_cells_and_text_categories(penguins: Path) -> None:
+    output = make(penguins, "run", "HYPERPARAMETERS=cv_folds=5")
+    (accuracy,) = re.findall(r"metric cv:accuracy=([0-9.]+);", output)
+    assert float(accuracy) > 0.95
+    manifest = json.loads((penguins / "build" / "ml" / "model" / "manifest.json").read_text())
+    assert manifest["labels"] == ["Adelie", "Chinstrap", "Gentoo"]
+    assert manifest["ranges"]["sex"]["missing"] > 0
+
+
+@pytest.mark.parametrize("estimator", ["random_forest", "ridge", "mlp"])
+def test_every_estimator_takes_categories_missing_cells_and_classes(penguins: Path, estimator: str) -> None:
+    assert "== All answered ==" in make(penguins, "run", f"HYPERPARAMETERS=estimator={estimator}")
+
+
+def test_pages_speak_of_the_new_data_alone(tree: Path) -> None:
+    from local_test.emulator import Processes, serving
+
+    make(tree, "run")
+    with serving(Processes(tree), tree / "build" / "ml") as endpoint:
+        pages = endpoint.get("/").text + endpoint.get("/metadata").text
+    assert_speaks_of_itself(pages)
+
+
+def test_the_image_trains_and_serves_another_data_set(tree: Path, image: str) -> None:
+    tag = f"berth-{tree.name.rstrip('0123456789')}:test"
+    make(tree, "image", f"IMAGE={tag}")
+    output = make(tree, "run-image", f"IMAGE={tag}")
+    assert "== All answered ==" in output
+    assert_speaks_of_itself(output)
+
+
+def test_local_mode_trains_and_serves_another_data_set(tree: Path, image: str, sdk_python) -> None:
+    sdk_python("sdk3"), sdk_python("sdk2")
+    tag = f"berth-{tree.name.rstrip('0123456789')}:test"
+    make(tree, "image", f"IMAGE={tag}")
+    assert_speaks_of_itself(make(tree, "local-mode", f"IMAGE={tag}"))
