@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from local_test import sdk
+from local_test import sandbox, sdk
 
 
 def rehearse(job: sdk.Job) -> None:
@@ -76,4 +76,4 @@ def transform(job: sdk.Job, estimator: sdk.Untyped, manifest: dict[str, Any]) ->
 
 
 if __name__ == "__main__":
-    sdk.run(rehearse, __doc__)
+    sandbox.run(rehearse, __doc__)

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from local_test import sdk
+from local_test import sandbox, sdk
 
 LEFTOVER = "left by an earlier run"
 
@@ -146,4 +146,4 @@ def damage(model: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    sdk.run(rehearse, __doc__)
+    sandbox.run(rehearse, __doc__)

@@ -93,7 +93,9 @@ def start_up(base: Path, rounds: int) -> str:
         started = time.perf_counter()
         subprocess.run([sys.executable, "-c", "pass"], check=True)
         python = time.perf_counter() - started
-        probe = subprocess.run([sys.executable, "-c", PROBE.format(root=str(ROOT))], env=environ, capture_output=True, check=True)
+        probe = subprocess.run(
+            [sys.executable, "-c", PROBE.format(root=str(ROOT))], env=environ, capture_output=True, check=True
+        )
         parts.append({"start Python": python, **json.loads(probe.stdout)})
     medians = {name: statistics.median(part[name] for part in parts) for name in parts[0]}
     total = statistics.median(totals)
@@ -113,7 +115,9 @@ def container_start(model: Path, image: str, docker: str, rounds: int) -> str:
         medians = statistics.median(times), statistics.median(floors)
         rows.append([name, f"{medians[0]:.2f}", f"{medians[1]:.2f}", f"{medians[0] / medians[1]:.1f}"])
     command = "docker run --read-only --tmpfs /tmp -v MODEL:/opt/ml/model:ro IMAGE serve"
-    return _section(f"Start of a container, medians of {rounds}: `{command}`", "make soak", ["", "s", "`true`: s", "ratio"], rows)
+    return _section(
+        f"Start of a container, medians of {rounds}: `{command}`", "make soak", ["", "s", "`true`: s", "ratio"], rows
+    )
 
 
 def image_parts(image: str, docker: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from local_test import sdk
+from local_test import sandbox, sdk
 
 ROOT = Path(__file__).resolve().parent.parent
 INVOKE = ["invoke with text/csv", "invoke with application/json", "invoke with application/jsonlines"]
@@ -83,7 +83,7 @@ def local_mode(docker):
     containers = subprocess.run([docker, "ps", "-aq", "--filter=name=algo-1"], capture_output=True, text=True).stdout
     networks = subprocess.run([docker, "network", "ls", "--format={{.Name}}"], capture_output=True, text=True).stdout
     folders = {str(path) for path in Path(tempfile.gettempdir()).glob("berth-sdk-*")}
-    return {*containers.split(), *folders} | ({sdk.NETWORK} & {*networks.split()})
+    return {*containers.split(), *folders} | ({sandbox.NETWORK} & {*networks.split()})
 
 
 def test_the_sdk_trains_serves_and_transforms_every_step_right(account, generation):
@@ -166,10 +166,10 @@ def test_a_blank_line_in_a_transform_jobs_output_is_wrong(tmp_path, text):
 
 def test_the_sdks_environment_holds_no_credentials_and_keeps_the_docker_client_working(tmp_path):
     mine = {"HOME": "/home/me", "PATH": "/bin", "AWS_SESSION_TOKEN": "x", "SAGEMAKER_ROLE": "x", "PYTHONPATH": "x"}
-    environ = sdk.clean_environment(mine, tmp_path)
+    environ = sandbox.clean_environment(mine, tmp_path)
     assert {"AWS_SESSION_TOKEN", "SAGEMAKER_ROLE", "PYTHONPATH"}.isdisjoint(environ)
     assert (environ["HOME"], environ["DOCKER_CONFIG"]) == (str(tmp_path / "home"), "/home/me/.docker")
-    assert sdk.clean_environment({**mine, "DOCKER_CONFIG": "/elsewhere"}, other(tmp_path))["DOCKER_CONFIG"] == "/elsewhere"
+    assert sandbox.clean_environment({**mine, "DOCKER_CONFIG": "/elsewhere"}, other(tmp_path))["DOCKER_CONFIG"] == "/elsewhere"
 
 
 def other(folder):
