@@ -47,7 +47,7 @@ class Answer:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-class ClientGone(Exception):  # noqa: N818
+class ClientGone(Exception):
     """The client closed before its body was whole; nobody waits for an answer."""
 
 
@@ -58,10 +58,9 @@ class App:
         self.predictor = predictor
         self.settings = settings
         self.is_ready = True  # load_predictor has run the self-test (H-9)
-        self.slots = ThreadPoolExecutor(
-            SLOTS, thread_name_prefix="slot"
-        )  # its threads start with their first work, after the fork
-        self.pages: Any = WSGIMiddleware(cast(Any, make_pages(predictor.manifest)), workers=SLOTS)
+        # Its threads start with their first work, after the fork.
+        self.slots = ThreadPoolExecutor(SLOTS, thread_name_prefix="slot")
+        self.pages: Any = WSGIMiddleware(cast(Any, make_pages(predictor.manifest, settings)), workers=SLOTS)
         self.routes: dict[str, dict[str, Callable[[Scope, Receive], Awaitable[Answer]]]] = {
             "/ping": {"GET": self.ping, "HEAD": self.ping},
             "/invocations": {"POST": self.invoke},
@@ -71,7 +70,7 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; every error becomes JSON here."""
         methods = self.routes.get(scope["path"])
-        if methods is None:
+        if methods is None or scope["type"] != "http":  # the bridge declines WebSockets
             # The bridge reads a query string as ASCII and no page takes one.
             await self.pages({**scope, "query_string": b""}, receive, send)
             return
@@ -89,7 +88,7 @@ class App:
             log.exception("request %s failed", identity)
             self._test_again()
             answer = error_answer(BerthError("The server failed; its log has the cause under this request_id."), identity)
-        await _send(answer, send)
+        await _send(answer, send, with_body=scope["method"] != "HEAD")
 
     async def ping(self, scope: Scope, receive: Receive) -> Answer:
         """Say whether the model answers (H-8): the state is kept, never tested inside the probe."""
@@ -171,9 +170,9 @@ def request_id(scope: Scope) -> str:
     return given if 0 < len(given) <= 64 and given.isascii() and given.isprintable() else secrets.token_hex(8)
 
 
-async def _send(answer: Answer, send: Send) -> None:
+async def _send(answer: Answer, send: Send, *, with_body: bool) -> None:
     headers = [(b"content-length", str(len(answer.body)).encode()), *answer.headers]
     if answer.media_type:
         headers.append((b"content-type", answer.media_type.encode()))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
+    await send({"type": "http.response.body", "body": answer.body if with_body else b""})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
@@ -17,7 +18,7 @@ from werkzeug.http import parse_accept_header, parse_options_header
 
 from contract.errors import NotAcceptable, SchemaMismatch, UnreadableBody, UnsupportedMediaType
 from serving.predictor import Predictions
-from serving.schema import Matrix, Schema, no_rows
+from serving.schema import Matrix, Schema, no_rows, short
 
 Decoder = Callable[[bytes, Schema, str], Matrix]
 """(body, columns, charset) to the matrix; raises UnreadableBody, SchemaMismatch or BadData."""
@@ -54,7 +55,7 @@ def read_body(body: bytes, content_type: str, schema: Schema) -> Matrix:
     decoder = DECODERS.get(media_type)
     if decoder is None:
         raise UnsupportedMediaType(
-            f"Content-Type {media_type!r} is not read here; send one of: {', '.join(DECODERS)}.", supported=list(DECODERS)
+            f"Content-Type {short(media_type)} is not read here; send one of: {', '.join(DECODERS)}.", supported=list(DECODERS)
         )
     if not body.strip():
         raise UnreadableBody("The body is empty; at least one row was expected. GET /metadata has samples.")
@@ -72,9 +73,11 @@ def answer_type(accept: str, content_type: str, default: str = "") -> str:
     fallback = default or KIN.get(media_type, JSON)
     if not accept.strip():
         return fallback
-    best = parse_accept_header(accept, MIMEAccept).best_match([fallback, *ENCODERS])
+    # Parameters (`application/json; charset=utf-8`, `;verbose=true`) choose nothing here, as with Content-Type (H-16).
+    accepted = MIMEAccept([(item.partition(";")[0].strip(), quality) for item, quality in parse_accept_header(accept)])
+    best = accepted.best_match([fallback, *ENCODERS])
     if best is None:
-        raise NotAcceptable(f"Accept {accept!r} names none of: {', '.join(ENCODERS)}.", supported=list(ENCODERS))
+        raise NotAcceptable(f"Accept {short(accept)} names none of: {', '.join(ENCODERS)}.", supported=list(ENCODERS))
     return best
 
 
@@ -96,8 +99,8 @@ def decode_csv(body: bytes, schema: Schema, charset: str) -> Matrix:
             rows = list(islice(reader, BLOCK_ROWS))
     except csv.Error as error:
         raise UnreadableBody(f"The body is not CSV: {error} in line {reader.line_num}.", line=reader.line_num) from None
-    except UnicodeDecodeError as error:
-        raise _not_text(charset, error) from None
+    except UnicodeDecodeError:
+        raise _not_text(data, "utf-8") from None
     if not blocks:
         raise no_rows()
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
@@ -123,10 +126,8 @@ def decode_jsonlines(body: bytes, schema: Schema, charset: str) -> Matrix:
     """Read a row a line: a list, `{"features": [..]}`, `{"data": {"features": [..]}}` (H-17), or names to values."""
     lines = _recode(body, charset).rstrip(b"\r\n ").split(b"\n")
     try:
-        rows = orjson.loads(b"[" + b",".join(lines) + b"]")
+        rows = list(map(orjson.loads, lines))
     except orjson.JSONDecodeError:
-        rows = [_load_line(line, number) for number, line in enumerate(lines, 1)]
-    if len(rows) != len(lines):  # two rows in one line: only the join made them a list
         rows = [_load_line(line, number) for number, line in enumerate(lines, 1)]
     return _from_rows(rows, schema)
 
@@ -138,16 +139,18 @@ def decode_npy(body: bytes, schema: Schema, charset: str) -> Matrix:
         version = np.lib.format.read_magic(stream)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read_header(stream)
-    except (ValueError, TypeError, SyntaxError, EOFError) as error:
-        raise UnreadableBody(f"The body is not a .npy array: {str(error)[:200]}.") from None
+    except Exception as error:  # NumPy evaluates the header's text, which fails in a dozen ways (TokenError, MemoryError, ..)
+        raise UnreadableBody(f"The body is not a .npy array: {str(error)[:200] or type(error).__name__}.") from None
     if dtype.hasobject:
         raise UnreadableBody("The .npy holds Python objects, which are never unpickled here; send an array of floats.")
+    if dtype.kind not in "fiu":
+        raise UnreadableBody(f"The .npy holds {short(str(dtype))}; floats or integers were expected.")
+    if len(shape) != 2:
+        raise SchemaMismatch(f"The .npy has shape {short(shape)}; (rows, {len(schema.names)}) was expected: {schema.listing}.")
     data = body[stream.tell() :]
-    count = 1
-    for length in shape:
-        count *= length
-    if count * dtype.itemsize != len(data):
-        raise UnreadableBody(f"The .npy header says {count:,} values of {dtype.itemsize} bytes; {len(data):,} bytes follow.")
+    if not all(type(length) is int and length >= 0 for length in shape) or math.prod(shape) * dtype.itemsize != len(data):
+        says = f"shape {short(shape)} of {dtype.itemsize} bytes a value"
+        raise UnreadableBody(f"The .npy header says {says}, but {len(data):,} bytes follow it.")
     array = np.frombuffer(data, dtype=dtype).reshape(shape, order="F" if fortran else "C")
     return schema.from_array(array.astype(dtype.newbyteorder("="), copy=False))
 
@@ -243,27 +246,33 @@ def _recode(body: bytes, charset: str) -> bytes:
     if charset in {"utf-8", "utf8"}:
         return body.removeprefix(b"\xef\xbb\xbf")
     if charset not in CHARSETS:
-        raise UnsupportedMediaType(f"Charset {charset!r} is not read here; send UTF-8 (or {', '.join(CHARSETS)}).")
+        raise UnsupportedMediaType(f"Charset {short(charset)} is not read here; send UTF-8 (or {', '.join(CHARSETS)}).")
     try:
         return body.decode(CHARSETS[charset]).encode()
+    except UnicodeDecodeError:
+        raise _not_text(body, CHARSETS[charset]) from None
+
+
+def _not_text(body: bytes, charset: str) -> UnreadableBody:
+    """Return the error of a body that isn't of a charset; the place counts from the body's begin, not from a block's."""
+    try:
+        body.decode(charset)
     except UnicodeDecodeError as error:
-        raise _not_text(charset, error) from None
-
-
-def _not_text(charset: str, error: UnicodeDecodeError) -> UnreadableBody:
-    return UnreadableBody(
-        f"The body is not {charset}: byte {error.object[error.start]:#04x} at {error.start:,} is none of its characters."
-    )
+        found = f"byte {body[error.start]:#04x} at {error.start:,} is none of its characters"
+        return UnreadableBody(f"The body is not {charset}: {found}.")
+    return UnreadableBody(f"The body is not {charset}.")
 
 
 def _is_header(cells: Sequence[str], schema: Schema) -> bool:
-    """Say whether a first line names features; a category's choice that happens to be a feature's name is data."""
-    names = set(schema.names)
-    for index, cell in enumerate(cells):
-        choices = schema.features[index].choices if index < len(schema.features) else ()
-        if cell.strip() in names and cell.strip() not in choices:
-            return True
-    return False
+    """Say whether a first line holds a feature's name (in whatever case) where its column can't have it as a value.
+
+    A choice, a missing value and a number that happen to be a feature's name (`Na`, `0`) are data.
+    """
+    names = {name.casefold() for name in schema.names}
+    return any(
+        cell.strip().casefold() in names and (index >= len(schema.names) or not schema.takes(cell, index))
+        for index, cell in enumerate(cells)
+    )
 
 
 def _arranged(rows: Sequence[Sequence[str]], order: list[int] | None, schema: Schema) -> Sequence[Sequence[str]]:
@@ -274,18 +283,28 @@ def _arranged(rows: Sequence[Sequence[str]], order: list[int] | None, schema: Sc
 
 
 def _load_json(body: bytes, charset: str) -> Any:
+    text = _recode(body, charset)
     try:
-        return orjson.loads(_recode(body, charset))
+        return orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        hint = " JSON has no NaN or Infinity: send null for a missing value." if b"NaN" in body or b"Infinity" in body else ""
-        raise UnreadableBody(f"The body is not JSON: {error.msg}, line {error.lineno} column {error.colno}.{hint}") from None
+        if "UTF-8" in error.msg:
+            raise _not_text(text, "utf-8") from None
+        where = f"line {error.lineno} column {error.colno}"
+        raise UnreadableBody(f"The body is not JSON: {error.msg}, {where}.{_nan_hint(text)}") from None
 
 
 def _load_line(line: bytes, number: int) -> Any:
+    if not line.strip():
+        raise UnreadableBody(f"Row {number} is blank; a JSON value a line was expected.", row=number)
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise UnreadableBody(f"Row {number} is not JSON: {error.msg}, column {error.colno}.", row=number) from None
+        what = f"{error.msg}, column {error.colno}"
+        raise UnreadableBody(f"Row {number} is not JSON: {what}.{_nan_hint(line)}", row=number) from None
+
+
+def _nan_hint(text: bytes) -> str:
+    return " JSON has no NaN or Infinity: send null for a missing value." if b"NaN" in text or b"Infinity" in text else ""
 
 
 def _is_row(document: Mapping[str, Any], schema: Schema) -> bool:
@@ -344,6 +363,8 @@ def _from_columns(document: Mapping[str, Any], schema: Schema) -> Matrix:
 def _from_split(split: Any, schema: Schema) -> Matrix:
     if not isinstance(split, dict) or not isinstance(split.get("columns"), list) or not isinstance(split.get("data"), list):
         raise UnreadableBody('dataframe_split takes {"columns": [names], "data": [[values], ..]}.')
+    if not all(isinstance(name, str) for name in split["columns"]):
+        raise UnreadableBody("dataframe_split's columns are names: a list of texts was expected.")
     order = schema.positions(split["columns"])
     if not split["data"]:
         raise no_rows()

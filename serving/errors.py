@@ -10,7 +10,7 @@ MAX_ERROR_BYTES = 2_048  # H-15
 
 
 def error_body(error: BerthError, identity: str) -> bytes:
-    """Return `{"error", "message", "request_id"}` and the error's facts; where it's too long facts go, then the message's end."""
+    """Return `{"error", "message", "request_id"}` and the error's facts; too long, it loses those, then the message's end."""
     document = {"error": error.code, "message": error.message, "request_id": identity}
     body = orjson.dumps({**error.facts, **document})
     if len(body) > MAX_ERROR_BYTES:

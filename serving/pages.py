@@ -12,17 +12,20 @@ from werkzeug.exceptions import HTTPException
 from contract.errors import BerthError, MethodNotAllowed, UnknownPath
 from contract.manifest import Manifest
 from serving.errors import error_body
+from serving.settings import Settings
 
 HOME = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>{{ model.title }}</title>
-<style>body{font:1rem/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}pre{overflow:auto;background:#8881;padding:1rem}
+<style>body{font:1rem/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
+pre{overflow:auto;background:#8881;padding:1rem}
 table{border-collapse:collapse}td,th{padding:.2rem .8rem .2rem 0;text-align:left}</style>
 <h1>{{ model.title }}</h1>
 <p>{{ model.about }}</p>
-<p>Predicts <b>{{ model.target.name }}</b>: {{ model.target.meaning }}{% if model.target.unit %}, in {{ model.target.unit }}{% endif %}
+<p>Predicts <b>{{ model.target.name }}</b>: {{ model.target.meaning }}
+{%- if model.target.unit %}, in {{ model.target.unit }}{% endif %}
 {%- if model.target.labels %}; one of {{ model.target.labels | join(", ") }}{% endif %}.</p>
 <table><tr><th>feature<th>meaning<th>takes</tr>
 {% for feature in model.features -%}
@@ -37,11 +40,13 @@ table{border-collapse:collapse}td,th{padding:.2rem .8rem .2rem 0;text-align:left
 """
 
 
-def make_pages(manifest: Manifest) -> Flask:
+def make_pages(manifest: Manifest, settings: Settings) -> Flask:
     """Return the application that serves the home page and `/metadata`, and answers unknown paths."""
     pages = Flask(__name__, static_folder=None)
-    document = json.dumps(manifest.to_json(), indent=2, ensure_ascii=False)
+    image = {"version": settings.image_version, "revision": settings.image_revision}
+    document = json.dumps({**manifest.to_json(), "served_by": image}, indent=2, ensure_ascii=False)
     sample = json.dumps({"instances": [manifest.samples[0]["row"]]}, ensure_ascii=False)
+    sample = sample.replace("'", "\\u0027")  # it stands in a shell's single quotes
 
     @pages.get("/")
     def home() -> str:

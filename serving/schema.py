@@ -6,6 +6,7 @@ Columns are read whole, at the speed of their library; only when that fails are 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -47,6 +48,14 @@ class Schema:
         if len(names) != len(self.names) or set(names) != set(self.names):
             raise self._mismatch(names)
         return [names.index(name) for name in self.names]
+
+    def takes(self, cell: str, index: int) -> bool:
+        """Say whether a text cell is a value of the column at `index`."""
+        try:
+            _text_cell(cell, self.features[index], self._indexes[index])
+        except ValueError:
+            return False
+        return True
 
     def from_text(self, rows: Sequence[Sequence[str]], first_row: int = 1) -> Matrix:
         """Return the matrix of rows of text cells in the features' order.
@@ -116,7 +125,7 @@ class Schema:
         return matrix
 
     def _find_fault(self, values: Sequence[Any], index: int, first_row: int, cell: Callable[..., float]) -> list[float]:
-        """Return the column read cell by cell, which takes missing values too, or raise what is wrong with the first bad one."""
+        """Return the column read cell by cell, which takes missing values too, or raise what the first bad one is."""
         feature, choices = self.features[index], self._indexes[index]
         numbers = []
         for row, value in enumerate(values, first_row):
@@ -137,9 +146,10 @@ class Schema:
         )
 
     def _mismatch(self, names: Sequence[str], row: int | None = None) -> SchemaMismatch:
-        missing = [name for name in self.names if name not in names]
-        unknown = sorted({str(name) for name in names if name not in self.names})
-        doubled = sorted({str(name) for name in names if names.count(name) > 1})
+        counts = Counter(names)
+        missing = [name for name in self.names if name not in counts]
+        unknown = [_shown(name) for name in sorted(counts.keys() - set(self.names))[:MAX_NAMES]]
+        doubled = [_shown(name) for name, count in counts.items() if count > 1]
         faults = [("missing", missing), ("unknown", unknown), ("twice", doubled)]
         what = "; ".join(f"{word}: {', '.join(found[:MAX_NAMES])}" for word, found in faults if found)
         where = f"Row {row}: columns" if row else "Columns"
@@ -147,7 +157,7 @@ class Schema:
             f"{where} are {what}. The model takes each of these once, in any order: {self.listing}.",
             **({"row": row} if row else {}),
             missing=missing[:MAX_NAMES],
-            unknown=unknown[:MAX_NAMES],
+            unknown=unknown,
         )
 
 
@@ -189,7 +199,7 @@ def _text_cell(cell: str, feature: Feature, choices: Mapping[str, float]) -> flo
         raise ValueError(_unknown_choice(cell, feature))
     number = read_number(cell)
     if number is None or not _fits(number):
-        raise ValueError(f"{_short(cell)} is not a finite number of float32's range")
+        raise ValueError(f"{short(cell)} is not a finite number of float32's range")
     return number
 
 
@@ -197,11 +207,8 @@ def _value_column(values: Sequence[Any], feature: Feature, choices: Mapping[str,
     if feature.kind == "category":
         indexes = [choices.get(value) if isinstance(value, str) else None for value in values]
         return None if None in indexes else np.array(indexes, dtype=np.float64)
-    try:
-        column = np.array(values)
-    except ValueError:
-        return None
-    return column.astype(np.float64) if column.ndim == 1 and column.dtype.kind in "fiub" else None
+    # Texts and lists must not reach NumPy: an array of texts takes the longest one's room for each.
+    return np.array(values, dtype=np.float64) if set(map(type, values)) <= {float, int, bool} else None
 
 
 def _value_cell(value: Any, feature: Feature, choices: Mapping[str, float]) -> float:
@@ -213,9 +220,9 @@ def _value_cell(value: Any, feature: Feature, choices: Mapping[str, float]) -> f
             raise ValueError(_unknown_choice(value, feature))
         return choices[name.strip()]
     if isinstance(value, str):
-        raise ValueError(f"the text {_short(value)} stands where a number was expected; numbers take no quotes")
+        raise ValueError(f"the text {short(value)} stands where a number was expected; numbers take no quotes")
     if not isinstance(value, (int, float)) or not _fits(value):
-        raise ValueError(f"{_short(value)} is not a finite number of float32's range")
+        raise ValueError(f"{short(value)} is not a finite number of float32's range")
     return float(value)
 
 
@@ -239,13 +246,21 @@ def _missing(feature: Feature) -> float:
 
 
 def _unknown_choice(value: Any, feature: Feature) -> str:
-    return f"{_short(value)} is not one of its choices: {', '.join(feature.choices[:MAX_NAMES])}"
+    return f"{short(value)} is not one of its choices: {', '.join(feature.choices[:MAX_NAMES])}"
 
 
 def _fits(number: float) -> bool:
     return abs(number) < 3.4028235677973366e38  # beyond it float32 rounds to infinity
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Return a caller's value for a message, on one line and cut where it's long."""
+    if isinstance(value, str):
+        value = value[:100]
     text = repr(value)
     return text if len(text) <= 43 else text[:40] + "..."
+
+
+def _shown(name: str) -> str:
+    """Return a column's name as a message has it: quoted where it's blank or would break the line, and cut."""
+    return name if name and name.isprintable() and len(name) <= 40 else short(name)

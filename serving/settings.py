@@ -36,6 +36,10 @@ class Settings:
     """SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT: the answer's format when a request names none (H-18)."""
     log_level: int
     """SAGEMAKER_CONTAINER_LOG_LEVEL: as Python's logging counts, 10 debug to 50 critical; 20."""
+    image_version: str
+    """BERTH_VERSION: set by the image; shown by `/metadata`."""
+    image_revision: str
+    """BERTH_REVISION: the commit the image was built from."""
     predictor: str
     """PREDICTOR: `onnx`, or `sklearn` to unpickle model.joblib: only from an author you trust."""
 
@@ -50,13 +54,15 @@ class Settings:
         default_mb = 100 if batch else 25
         return cls(
             paths=Paths.from_environ(environ),
-            port=port or _port(environ),
+            port=_port(environ) if port is None else read_integer({"--port": str(port)}, "--port", port, (1, 65_535)),
             workers=read_integer(environ, "SAGEMAKER_MODEL_SERVER_WORKERS", _default_workers(), (1, 1_024)),
             timeout_s=read_integer(environ, "SAGEMAKER_MODEL_SERVER_TIMEOUT", 3_600 if batch else 60, (1, 86_400)),
             max_payload_bytes=(read_integer(environ, "SAGEMAKER_MAX_PAYLOAD_IN_MB", default_mb, (0, 1_024)) or default_mb)
             * MIB,
             default_accept=_default_accept(environ),
             log_level=read_integer(environ, "SAGEMAKER_CONTAINER_LOG_LEVEL", 20, (0, 50)),
+            image_version=environ.get("BERTH_VERSION", ""),
+            image_revision=environ.get("BERTH_REVISION", ""),
             predictor=read_choice(environ, "PREDICTOR", ("onnx", "sklearn")),
         )
 
