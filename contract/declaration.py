@@ -16,6 +16,9 @@ from contract.errors import BadDeclaration
 # Keys that requests use around a row (design: request shapes): a feature of that name could not be told from them.
 RESERVED = frozenset({"instances", "predictions", "features", "data", "columns", "index", "dataframe_split", "parameters"})
 
+# T-15: tuning jobs and the SDK add keys of their own.
+PLATFORM_PREFIXES = ("_tuning_", "sagemaker_")
+
 
 @dataclass(frozen=True)
 class Feature:
@@ -110,7 +113,7 @@ def _from_json(cls: type[Any], document: Mapping[str, Any]) -> Any:
 
 
 def _name_faults(declaration: Declaration) -> Iterator[str]:
-    if not re.fullmatch(r"[A-Za-z0-9](-*[A-Za-z0-9]){0,62}", declaration.name):  # H-44
+    if len(declaration.name) > 63 or not re.fullmatch(r"[A-Za-z0-9](-*[A-Za-z0-9])*", declaration.name):  # H-44
         yield f"name {declaration.name!r}: it takes up to 63 letters, digits and inner hyphens, as SageMaker's names do."
     if not declaration.features:
         yield "features: there are none; a model takes at least one."
@@ -140,6 +143,8 @@ def _feature_faults(declaration: Declaration) -> Iterator[str]:
 
 def _target_faults(target: Target) -> Iterator[str]:
     where = f"target {target.name!r}"
+    if target.name != target.name.strip() or not target.name:
+        yield f"{where}: a name is not empty and has no space at its ends."
     if target.kind == "class":
         yield from _choice_faults(where, "labels", target.labels, least=2)
     elif target.kind != "number":
@@ -174,6 +179,8 @@ def _hyperparameter_faults(knob: Hyperparameter) -> Iterator[str]:
         yield f"{where}: default {knob.default!r} is not among its choices."
     elif knob.range and not (isinstance(knob.default, (int, float)) and knob.range[0] <= knob.default <= knob.range[1]):
         yield f"{where}: default {knob.default!r} is outside its range {knob.range}."
+    if knob.name.startswith(PLATFORM_PREFIXES):
+        yield f"{where}: names that start so are the platform's and are passed over; rename it."
     if knob.kind in {"integer", "continuous"} and not knob.range:
         yield f"{where}: a number needs a range."
 

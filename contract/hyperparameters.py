@@ -8,13 +8,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from contract.declaration import Hyperparameter
+from contract.declaration import PLATFORM_PREFIXES, Hyperparameter
 from contract.errors import BadHyperparameters
 
 Value = int | float | str | bool
-
-# T-15: tuning jobs and the SDK add keys of their own.
-PLATFORM_PREFIXES = ("_tuning_", "sagemaker_")
 
 
 def parse_hyperparameters(raw: Mapping[str, str], declared: Sequence[Hyperparameter]) -> dict[str, Value]:
@@ -61,7 +58,7 @@ def describe(knob: Hyperparameter) -> str:
     if knob.kind == "categorical":
         return f"one of {', '.join(knob.choices)}"
     low, high = knob.range or (-math.inf, math.inf)
-    return f"{'a whole number' if knob.kind == 'integer' else 'a number'} from {low:g} to {high:g}"
+    return f"a whole number from {low:.0f} to {high:.0f}" if knob.kind == "integer" else f"a number from {low:g} to {high:g}"
 
 
 def _parse(text: str, knob: Hyperparameter) -> Value:
@@ -89,10 +86,10 @@ def _coerce(value: Any, knob: Hyperparameter) -> Value | None:
     if knob.kind == "boolean":
         word = str(value).strip().lower()
         return word == "true" if word in {"true", "false"} else None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     low, high = knob.range or (-math.inf, math.inf)
-    if not low <= value <= high:
+    if not low <= value <= high or value in {math.inf, -math.inf}:  # NaN is within no bounds
         return None
     if knob.kind == "integer":
         return int(value) if value == int(value) else None  # tuning may send 5.0
@@ -102,7 +99,7 @@ def _coerce(value: Any, knob: Hyperparameter) -> Value | None:
 def _unknown(name: str, known: Mapping[str, Hyperparameter]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known are: {', '.join(known)}."
-    return f"{name} is not a hyperparameter of this model; {hint}"
+    return f"{name if len(name) <= 60 else _short(name)} is not a hyperparameter of this model; {hint}"
 
 
 def _short(text: str) -> str:

@@ -47,12 +47,17 @@ def read_job(paths: Paths, environ: Mapping[str, str]) -> Job:
         BadChannel: a channel is of a mode that isn't read.
     """
     resources = _read_object(paths.config / "resourceconfig.json")  # T-9: all lower case
-    host = str(resources.get("current_host", "algo-1"))
+    host = resources.get("current_host") or "algo-1"
+    hosts = resources.get("hosts") or [host]
+    if not isinstance(hosts, list) or not all(isinstance(name, str) for name in [host, *hosts]):
+        raise BadConfig(
+            f"resourceconfig.json: hosts are {hosts!r}, this one {host!r}; a list of names and a name were expected."
+        )
     return Job(
         hyperparameters=_read_hyperparameters(paths.config / "hyperparameters.json"),
         channels=_read_channels(paths),
         host=host,
-        hosts=tuple(resources.get("hosts") or [host]),
+        hosts=tuple(hosts),
         name=environ.get("TRAINING_JOB_NAME", ""),
         arn=environ.get("TRAINING_JOB_ARN", ""),
     )
@@ -73,10 +78,12 @@ def _read_channels(paths: Paths) -> dict[str, Channel]:
     for name, options in declared.items():
         if not isinstance(options, dict):
             raise BadConfig(f"{path.name}: channel {name!r} is {options!r}; an object with TrainingInputMode was expected.")
-        mode = options.get("TrainingInputMode", "File")
+        mode, content_type = options.get("TrainingInputMode", "File"), options.get("ContentType", "")
+        if not isinstance(mode, str) or not isinstance(content_type, str):
+            raise BadConfig(f"{path.name}: channel {name!r} is {options!r}; TrainingInputMode and ContentType are texts.")
         if mode not in {"File", "FastFile"}:  # T-20: FastFile is a read-only folder; code for File reads it
             raise BadChannel(f"Channel {name!r} is in {mode} mode; File and FastFile are read. Set TrainingInputMode to one.")
-        channels[name] = Channel(name, paths.data / name, options.get("ContentType", ""))
+        channels[name] = Channel(name, paths.data / name, content_type)
     return channels
 
 

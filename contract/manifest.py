@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from contract.declaration import Declaration
@@ -54,6 +54,7 @@ class Manifest:
             field.name: document[field.name] for field in fields(cls) if field.name not in {"declaration", "hyperparameters"}
         }
         own.update(labels=tuple(own["labels"]), samples=tuple(own["samples"]))
+        own["files"] = {name: {key: entry[key] for key in ("sha256", "size_bytes")} for name, entry in own["files"].items()}
         return cls(declaration=Declaration.from_json(document), hyperparameters=document["trained_with"], **own)
 
 
@@ -79,12 +80,12 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _parse(path: Path) -> Manifest:
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except OSError as error:
         hint = "Train first, or mount the folder that `train` wrote"
         raise DamagedModel(f"{path} can't be read ({error.strerror}). {hint}.", file=MANIFEST) from error
     try:
-        document = json.loads(text)
+        document = json.loads(content)
         if document["schema"] != SCHEMA:
             raise DamagedModel(
                 f"{path} has schema {document['schema']!r}; this image reads {SCHEMA}. Train again.", file=MANIFEST
@@ -96,6 +97,8 @@ def _parse(path: Path) -> Manifest:
 
 def _check_file(folder: Path, name: str, expected: Mapping[str, Any]) -> None:
     path = folder / name
+    if not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        raise DamagedModel(f"{folder / MANIFEST} names {name!r}, outside the folder. Train again.", file=MANIFEST)
     try:
         size = path.stat().st_size
         if size != expected["size_bytes"]:

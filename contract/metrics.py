@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from typing import TextIO
 
@@ -14,7 +15,7 @@ def metric_line(name: str, value: float) -> str:
 
 def metric_regex(name: str) -> str:
     """Return the expression, with one group, that SageMaker scans logs with for this metric."""
-    return f"metric {name}=([-+0-9.eE]+);"
+    return f"metric {re.escape(name)}=([-+0-9.eE]+);"
 
 
 def report_metric(name: str, value: float, stream: TextIO | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from contract.errors import BadSetting
@@ -19,8 +20,8 @@ def read_integer(environ: Mapping[str, str], name: str, default: int, bounds: tu
     if not raw:
         return default
     low, high = bounds
-    if not raw.isascii() or not raw.lstrip("-").isdigit() or not low <= int(raw) <= high:
-        raise BadSetting(f"{name} is {raw!r}; it takes a whole number from {low:,} to {high:,}.", setting=name)
+    if not re.fullmatch(r"-?[0-9]{1,18}", raw) or not low <= int(raw) <= high:
+        raise BadSetting(f"{name} is {raw[:60]!r}; it takes a whole number from {low:,} to {high:,}.", setting=name)
     return int(raw)
 
 

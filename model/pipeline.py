@@ -76,7 +76,7 @@ def fill_and_scale(features: tuple[Feature, ...]) -> ColumnTransformer:
 
 def _filler(feature: Feature) -> SimpleImputer:
     if feature.kind == "category":
-        return SimpleImputer(strategy="constant", fill_value=float(len(feature.choices)))
+        return SimpleImputer(strategy="constant", fill_value=float(len(feature.choices)), keep_empty_features=True)
     return SimpleImputer(strategy="median", keep_empty_features=True)
 
 

@@ -51,7 +51,7 @@ def export(model: Pipeline, matrix: Matrix, spread: float) -> Exported:
         parity = _class_parity(model, matrix[rows], outputs)
     else:
         parity = _number_parity(model, matrix[rows], outputs[0][:, 0], spread)
-    if parity["difference"] > parity["bound"]:
+    if not parity["difference"] <= parity["bound"]:
         worst = int(rows[parity["worst"]])
         raise ExportFailed(_message(parity, worst), row=worst + 1, difference=parity["difference"], bound=parity["bound"])
     return Exported(onnx, {"onnx": True, "rows": len(rows), "difference": parity["difference"], "bound": parity["bound"]})
@@ -74,9 +74,10 @@ def _convert(model: Pipeline, n_features: int) -> bytes:
 
 def _number_parity(model: Pipeline, matrix: Matrix, answers: NDArray[np.float32], spread: float) -> dict[str, Any]:
     expected = np.asarray(model.predict(matrix), dtype=np.float64).reshape(-1)
-    difference = np.abs(answers.astype(np.float64) - expected)
-    largest = float(np.abs(expected).max())
-    bound = NUMBER_BOUND * spread if spread > 0 else NUMBER_BOUND * max(largest, 1e-6)
+    difference = np.nan_to_num(np.abs(answers.astype(np.float64) - expected), nan=np.inf)
+    largest = float(np.nanmax(np.abs(expected)))
+    # A constant target has no spread, or that of float64's rounding.
+    bound = NUMBER_BOUND * (spread if spread > 1e-12 * largest else max(largest, 1e-6))
     worst = int(difference.argmax())
     shared = {"difference": float(difference[worst]), "bound": bound, "worst": worst}
     return {
@@ -90,7 +91,7 @@ def _number_parity(model: Pipeline, matrix: Matrix, answers: NDArray[np.float32]
 def _class_parity(model: Pipeline, matrix: Matrix, outputs: list[NDArray[Any]]) -> dict[str, Any]:
     labels, probabilities = outputs
     expected = model.predict_proba(matrix)
-    difference = np.abs(probabilities - expected).max(axis=1)
+    difference = np.nan_to_num(np.abs(probabilities - expected).max(axis=1), nan=np.inf)
     difference[labels.astype(str) != model.predict(matrix).astype(str)] = 1.0
     worst = int(difference.argmax())
     shared = {"difference": float(difference[worst]), "bound": PROBABILITY_BOUND, "worst": worst}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from contract.job import Channel
 
 MAX_FAULTS = 10
 MISSING = sorted({spelling for word in MISSING_WORDS for spelling in (word, word.upper(), word.title(), "NaN")})
+LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ def _csv_files(channel: Channel) -> list[Path]:
     """Return `*.csv` and files without an ending (Spark's part-00000); others are said to be passed over."""
     if not channel.path.is_dir():
         raise BadChannel(f"Channel {channel.name!r} has no folder {channel.path}. Give the job data for it.")
-    files = sorted(path for path in channel.path.rglob("*") if path.is_file() and not path.name.startswith((".", "_")))
+    files = sorted(
+        path for path in channel.path.rglob("*") if path.is_file() and not _is_hidden(path.relative_to(channel.path))
+    )
     chosen = [path for path in files if path.suffix.lower() in {".csv", ""} and path.stat().st_size]
     if not chosen:
         found = ", ".join(path.name for path in files[:5]) or "no file"
@@ -72,14 +75,19 @@ def _csv_files(channel: Channel) -> list[Path]:
     return chosen
 
 
+def _is_hidden(path: Path) -> bool:
+    """Say whether a file, or a folder above it, is a tool's own: `.ipynb_checkpoints`, `_SUCCESS`, `_temporary`."""
+    return any(part.startswith((".", "_")) for part in path.parts)
+
+
 def _read_file(path: Path, name: Path, declaration: Declaration) -> Table:
-    names = [*declaration.feature_names, declaration.target.name]
-    _check_header(_read_header(path, name), names, name)
     columns: list[Feature | Target] = [*declaration.features, declaration.target]
+    header = _read_header(path, name)
+    _check_header(header, [column.name for column in columns], name)
     try:
-        frame = _read_frame(path, name, columns, {column.name: np.float64 for column in columns if column.kind == "number"})
-    except ValueError:  # a text among the numbers: read all as text, to name it
-        frame = _read_frame(path, name, columns, {})
+        frame = _read_frame(path, name, header, columns, [column for column in columns if column.kind == "number"])
+    except ValueError:  # a text among the numbers: read all as text, to look at each cell
+        frame = _read_frame(path, name, header, columns, [])
     _check_values(frame, columns, name)
     matrix = np.column_stack([_feature_values(frame[feature.name], feature) for feature in declaration.features])
     return Table(matrix.astype(np.float32), _target_values(frame[declaration.target.name], declaration.target))
@@ -88,20 +96,24 @@ def _read_file(path: Path, name: Path, declaration: Declaration) -> Table:
 def _read_header(path: Path, name: Path) -> list[str]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return [cell.strip() for cell in next(csv.reader(file), [])]
+            return [cell.strip() for cell in next(csv.reader(file, skipinitialspace=True), [])]
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadData(f"{name} is not CSV in UTF-8: {error}.", file=str(name)) from error
 
 
-def _read_frame(path: Path, name: Path, columns: Sequence[Feature | Target], numbers: Mapping[str, type]) -> pd.DataFrame:
-    """Return the declared columns. All are read, since pandas counts a row's cells only then."""
+def _read_frame(
+    path: Path, name: Path, header: Sequence[str], columns: Sequence[Feature | Target], numbers: Sequence[Feature | Target]
+) -> pd.DataFrame:
+    """Return the declared columns, `numbers` as float64 and the rest as text. All are read: only then pandas counts cells."""
+    declared = {column.name for column in columns}
     options = {
+        "header": 0,
+        "names": [cell if cell in declared else index for index, cell in enumerate(header)],  # others may have one name twice
         "index_col": False,
-        "dtype": {column.name: numbers.get(column.name, "str") for column in columns},
-        "na_values": {column.name: [word for word in MISSING if word not in _allowed(column)] for column in columns},
+        "dtype": {column.name: "str" for column in columns} | {column.name: np.float64 for column in numbers},
+        "na_values": {column.name: MISSING for column in numbers},
         "keep_default_na": False,
         "skipinitialspace": True,
-        "float_precision": "round_trip",
         "low_memory": False,
     }
     try:
@@ -110,7 +122,15 @@ def _read_frame(path: Path, name: Path, columns: Sequence[Feature | Target], num
             frame = pd.read_csv(path, encoding="utf-8-sig", **options)
     except (pd.errors.ParserError, pd.errors.ParserWarning, UnicodeDecodeError) as error:
         raise BadData(f"{name} is not CSV: {str(error).strip()}.", file=str(name)) from error
-    return frame.rename(columns=str.strip)[[column.name for column in columns]]
+    return pd.DataFrame(
+        {column.name: frame[column.name] if column in numbers else _text(frame[column.name], column) for column in columns}
+    )
+
+
+def _text(values: pd.Series, column: Feature | Target) -> pd.Series:
+    """Return cells without the spaces around them; what `is_missing` and is no choice becomes a missing value."""
+    stripped = values.str.strip()
+    return stripped.mask(stripped.str.lower().isin(MISSING_WORDS) & ~stripped.isin(_allowed(column)))
 
 
 def _check_header(header: list[str], names: list[str], file: Path) -> None:
@@ -139,11 +159,13 @@ def _faults(values: pd.Series, column: Feature | Target) -> Iterator[tuple[int, 
     """Yield (row from 1, column, what is wrong) for each value that can't be used."""
     nullable = isinstance(column, Feature) and column.nullable
     allowed = _allowed(column)
-    bad = values.isna() if not nullable else values.isna() & False
-    if column.kind == "number":
-        bad |= values.notna() & ~values.map(_fits, na_action="ignore").astype(bool)
+    if column.kind != "number":
+        usable = values.isin(allowed)
+    elif values.dtype.kind == "f":
+        usable = values.abs() <= LARGEST
     else:
-        bad |= values.notna() & ~values.str.strip().isin(allowed)
+        usable = values.map(_fits, na_action="ignore") == True  # noqa: E712  # a missing value is not True either
+    bad = ~usable & (values.notna() | (not nullable))
     for row in np.flatnonzero(bad.to_numpy()):
         yield int(row) + 1, column.name, _describe(values.iloc[row], column, allowed)
 
@@ -159,19 +181,19 @@ def _describe(value: object, column: Feature | Target, allowed: Sequence[str]) -
     return f"{str(value)[:40]!r} is not {expected}"
 
 
-def _fits(value: float | str) -> bool:
-    number = read_number(value) if isinstance(value, str) else value
-    return number is not None and abs(number) <= float(np.finfo(np.float32).max)
+def _fits(cell: str) -> bool:
+    number = read_number(cell)
+    return number is not None and abs(number) <= LARGEST
 
 
 def _feature_values(values: pd.Series, feature: Feature) -> NDArray[np.float64]:
     if feature.kind == "number":
         return values.to_numpy(dtype=np.float64)
     indexes = {choice: float(index) for index, choice in enumerate(feature.choices)}
-    return values.str.strip().map(indexes).to_numpy(dtype=np.float64)
+    return values.map(indexes).to_numpy(dtype=np.float64)
 
 
 def _target_values(values: pd.Series, target: Target) -> NDArray[np.generic]:
     if target.kind == "number":
         return values.to_numpy(dtype=np.float64)
-    return values.str.strip().to_numpy(dtype=np.str_)
+    return values.to_numpy(dtype=np.str_)

@@ -32,7 +32,7 @@ def read_data(job: Job, declaration: Declaration, values: Mapping[str, Any]) -> 
 
     Raises:
         BadChannel: there is no training channel.
-        BadData: there are too few rows, or a declared label never occurs.
+        BadData: there are too few rows, or a declared label or any value of a feature never occurs.
         SchemaMismatch: a file lacks a column.
     """
     channel = job.channel(TRAINING)
@@ -44,9 +44,13 @@ def read_data(job: Job, declaration: Declaration, values: Mapping[str, Any]) -> 
         raise BadData(f"Channel {channel.name!r} has {len(table)} rows; at least {LEAST_ROWS} are needed.", rows=len(table))
     if held_out:
         data = Data(table, read_channel(held_out, declaration), table)
+        if not len(data.validation):
+            raise BadData(f"Channel {held_out.name!r} has no rows; give it some, or leave it out for a split.", rows=0)
     else:
         data = _split(table, values)
     _check_labels(data.train, declaration)
+    _check_columns(data.train, declaration)
+    _check_folds(table, declaration, int(values["cv_folds"]))
     origin = f"channel {held_out.name}" if held_out else f"split with seed {values['seed']}"
     print(f"data: {len(data.train):,} rows to learn from, {len(data.validation):,} held out ({origin})", flush=True)
     return data
@@ -75,3 +79,20 @@ def _check_labels(table: Table, declaration: Declaration) -> None:
     unseen = sorted(set(declaration.target.labels) - set(table.target.astype(str))) if declaration.target.labels else []
     if unseen:
         raise BadData(f"No training row has the label {', '.join(unseen)}; each declared label needs some.", labels=unseen)
+
+
+def _check_columns(table: Table, declaration: Declaration) -> None:
+    empty = [declaration.feature_names[index] for index in np.flatnonzero(np.isnan(table.matrix).all(axis=0))]
+    if empty:
+        raise BadData(
+            f"No training row has a value for {', '.join(empty)}: it can teach nothing. Take it out of model/features.py.",
+            columns=empty,
+        )
+
+
+def _check_folds(table: Table, declaration: Declaration, folds: int) -> None:
+    is_class = declaration.target.kind == "class"
+    most = int(np.unique(table.target, return_counts=True)[1].min()) if is_class else len(table)
+    if folds > max(most, 1):
+        what = "rows of the rarest label" if is_class else "rows"
+        raise BadData(f"cv_folds is {folds}, but there are {most} {what}; each fold needs one. Set fewer folds.", rows=most)

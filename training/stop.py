@@ -18,6 +18,11 @@ class Stop:
         signal.signal(signal.SIGTERM, self._remember)
         signal.signal(signal.SIGINT, self._remember)
 
+    def ignore(self) -> None:
+        """Let a signal change nothing any more: Python takes handlers away when it ends, and 143 would belie what is done."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
     def check(self, phase: str) -> None:
         """Give up if a stop was asked for before there is a model to keep.
 

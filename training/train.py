@@ -40,6 +40,8 @@ def main() -> int:
     except Exception as error:
         traceback.print_exc()
         return _fail(settings, AlgorithmError(f"{type(error).__name__}: {error}. The log has the traceback."))
+    finally:
+        stop.ignore()
     return 0
 
 
@@ -105,7 +107,8 @@ def _fail(settings: Settings, error: BerthError) -> int:
     try:
         failure.parent.mkdir(parents=True, exist_ok=True)
         if not failure.exists():  # another host may have been first, and its reason is the one to keep
-            write_text(failure, text[:FAILURE_CHARACTERS] + "\n")
+            text = text.encode("utf-8", "replace").decode()  # a job's names may hold half a character
+            write_text(failure, text[: FAILURE_CHARACTERS - 1] + "\n")
     except OSError as problem:
         print(f"train: {failure} can't be written: {problem}", file=sys.stderr, flush=True)
     return error.exit_code
