@@ -13,11 +13,15 @@
     │   ├── UnknownPath                                 404     1
     │   ├── MethodNotAllowed                            405     1
     │   ├── NotAcceptable      no such answer format    406     1
+    │   ├── SlowBody           not whole in time        408     1
+    │   ├── ModelLoaded        multi-model: twice       409     1
     │   ├── PayloadTooLarge                             413     1
     │   └── UnsupportedMediaType                        415     1
     ├── AlgorithmError         the model's or ours      500     2
     │   ├── ExportFailed       ONNX can't say the same  500     2
-    │   └── DamagedModel       files against manifest   503     2
+    │   ├── DamagedModel       files against manifest   503     2
+    │   └── NoRoom             multi-model: memory      507     2
+    ├── Overloaded             no inference slot free   503     2
     └── Stopped                before there was a model 503   143
 
 A message says what was found, what was expected and what to do, and is safe to show to the caller.
@@ -124,6 +128,20 @@ class NotAcceptable(UserError):
     status = 406
 
 
+class SlowBody(UserError):
+    """The body did not arrive whole in time."""
+
+    code = "slow_body"
+    status = 408
+
+
+class ModelLoaded(UserError):
+    """A model of this name is loaded already (H-24)."""
+
+    code = "model_loaded"
+    status = 409
+
+
 class PayloadTooLarge(UserError):
     """The body is larger than the limit; fact: limit_bytes."""
 
@@ -154,6 +172,20 @@ class DamagedModel(AlgorithmError):
     """The model directory isn't what its manifest describes; fact: file."""
 
     code = "damaged_model"
+    status = 503
+
+
+class NoRoom(AlgorithmError):
+    """There is no memory for another model (H-24); the platform unloads one and asks again."""
+
+    code = "no_room"
+    status = 507
+
+
+class Overloaded(BerthError):
+    """No inference slot came free in time; fact: retry_after_s."""
+
+    code = "overloaded"
     status = 503
 
 

@@ -7,8 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-from local_test.emulator import Containers, Platform, Processes, train
+from local_test.emulator import train
 from local_test.run import prepare, run
+from local_test.runners import Containers, Platform, Processes
 from local_test.soak import soak
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from local_test import payloads
-from local_test.emulator import Endpoint, Platform, lay_out, serving, train
+from local_test.emulator import Endpoint, lay_out, serving, train
+from local_test.runners import Platform
 
 Body = Callable[[Mapping[str, Any]], bytes]
 

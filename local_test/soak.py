@@ -22,7 +22,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from local_test.emulator import ROOT, Processes, lay_out, serving, train
+from local_test.emulator import lay_out, serving, train
+from local_test.runners import ROOT, Processes
 
 ESTIMATORS = ("hist_gradient_boosting", "random_forest", "ridge", "mlp")
 PROBE = """

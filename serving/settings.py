@@ -29,7 +29,11 @@ class Settings:
     workers: int
     """SAGEMAKER_MODEL_SERVER_WORKERS; else one a CPU that the cgroup grants, as far as its memory goes."""
     timeout_s: int
-    """SAGEMAKER_MODEL_SERVER_TIMEOUT: seconds until a worker that answers nothing is replaced; 60, in batch 3,600 (H-27)."""
+    """SAGEMAKER_MODEL_SERVER_TIMEOUT: seconds until a silent worker is replaced; 60, with SAGEMAKER_BATCH 3,600 (H-27)."""
+    body_timeout_s: float
+    """Nine tenths of SAGEMAKER_MODEL_SERVER_TIMEOUT: seconds for a body to arrive whole, else 408."""
+    slot_wait_s: float
+    """BERTH_QUEUE_TIMEOUT: seconds a large body waits for an inference slot, else 503; 10."""
     max_payload_bytes: int
     """SAGEMAKER_MAX_PAYLOAD_IN_MB: a larger body is 413; 25 MiB (H-12), in batch 100."""
     default_accept: str
@@ -52,11 +56,14 @@ class Settings:
         """
         batch = read_flag(environ, "SAGEMAKER_BATCH")
         default_mb = 100 if batch else 25
+        timeout_s = read_integer(environ, "SAGEMAKER_MODEL_SERVER_TIMEOUT", 3_600 if batch else 60, (1, 86_400))
         return cls(
             paths=Paths.from_environ(environ),
             port=_port(environ) if port is None else read_integer({"--port": str(port)}, "--port", port, (1, 65_535)),
             workers=read_integer(environ, "SAGEMAKER_MODEL_SERVER_WORKERS", _default_workers(), (1, 1_024)),
-            timeout_s=read_integer(environ, "SAGEMAKER_MODEL_SERVER_TIMEOUT", 3_600 if batch else 60, (1, 86_400)),
+            timeout_s=timeout_s,
+            body_timeout_s=0.9 * timeout_s,
+            slot_wait_s=float(read_integer(environ, "BERTH_QUEUE_TIMEOUT", 10, (0, 86_400))),
             max_payload_bytes=(read_integer(environ, "SAGEMAKER_MAX_PAYLOAD_IN_MB", default_mb, (0, 1_024)) or default_mb)
             * MIB,
             default_accept=_default_accept(environ),
@@ -77,7 +84,7 @@ def _default_workers() -> int:
 
 
 def _default_accept(environ: Mapping[str, str]) -> str:
-    from serving.codecs import ENCODERS
+    from serving.encoders import ENCODERS
 
     name = "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"
     value = environ.get(name, "").strip().lower()

@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "model" / "sample"
 sys.path.insert(0, str(ROOT))
 
-from local_test.emulator import Endpoint, Processes, lay_out, serving, train  # noqa: E402
+from local_test.emulator import Endpoint, lay_out, serving, train  # noqa: E402
+from local_test.runners import Processes  # noqa: E402
 
 
 def lacking(what: str) -> NoReturn:

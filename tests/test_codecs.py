@@ -17,7 +17,9 @@ from hypothesis.extra.numpy import arrays
 
 from contract.declaration import Feature
 from contract.errors import BadData, BerthError, NotAcceptable, SchemaMismatch, UnreadableBody, UnsupportedMediaType
-from serving.codecs import DECODERS, ENCODERS, answer_type, encode_book, read_body
+from serving.codecs import answer_type, read_body
+from serving.decoders import DECODERS
+from serving.encoders import ENCODERS, encode_book
 from serving.errors import error_body
 from serving.predictor import Predictions
 from serving.schema import Schema

@@ -11,8 +11,9 @@ import pytest
 from conftest import ROOT, SAMPLE
 
 from local_test import payloads
-from local_test.emulator import Containers, Endpoint, Processes, lay_out, serving, train
+from local_test.emulator import Endpoint, lay_out, serving, train
 from local_test.run import run
+from local_test.runners import Containers, Processes
 
 FEW_ROUNDS = {"max_iter": "20"}
 

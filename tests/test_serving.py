@@ -27,7 +27,8 @@ import pytest
 from contract.errors import BadSetting
 from contract.manifest import read_manifest, write_manifest
 from local_test import payloads
-from local_test.emulator import Processes, serving, stop
+from local_test.emulator import serving, stop
+from local_test.runners import Processes
 from serving.app import App
 from serving.predictor import load_predictor
 from serving.settings import MIB, Settings

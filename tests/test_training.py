@@ -28,8 +28,9 @@ from contract.hyperparameters import parse_hyperparameters
 from contract.job import Channel, Job
 from contract.manifest import read_manifest
 from contract.metrics import metric_regex
-from local_test import emulator
-from local_test.emulator import Outcome, Processes, lay_out, train
+from local_test import emulator, runners
+from local_test.emulator import Outcome, lay_out, train
+from local_test.runners import Processes
 from model import DECLARATION
 from training.read import Table, read_channel
 from training.split import read_data
@@ -519,19 +520,19 @@ def test_more_folds_than_rows_are_refused_before_the_fit(tmp_path: Path, folds: 
 # Stopping
 
 
-def _start(base: Path, hyperparameters: dict[str, str]) -> emulator.Program:
+def _start(base: Path, hyperparameters: dict[str, str]) -> runners.Program:
     lay_out(base, {"training": SAMPLE}, hyperparameters)
     return Processes().start("train", base, {})
 
 
-def _wait_for(program: emulator.Program, text: str) -> None:
+def _wait_for(program: runners.Program, text: str) -> None:
     deadline = time.monotonic() + 120
     while text not in program.output():
         assert time.monotonic() < deadline, program.output()
         time.sleep(0.02)
 
 
-def _stop(program: emulator.Program) -> tuple[int, float]:
+def _stop(program: runners.Program) -> tuple[int, float]:
     started = time.monotonic()
     code = emulator.stop(program, 60)
     return code, time.monotonic() - started
@@ -604,7 +605,7 @@ def test_a_signal_after_the_work_is_done_changes_nothing(base: Path) -> None:
 def test_the_signal_handler_is_in_place_within_0_3_s(base: Path) -> None:
     """As a process started by us it would die of the signal without a handler; as process 1 it would ignore it (T-4)."""
     program = _start(base, QUICK)
-    assert isinstance(program, emulator.Process)
+    assert isinstance(program, runners.Process)
     started = time.monotonic()
     caught = 1 << (signal.SIGTERM - 1)
     while not int(re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{program.popen.pid}/status").read_text())[1], 16) & caught:  # type: ignore[index]
@@ -619,7 +620,7 @@ def test_the_signal_handler_is_in_place_within_0_3_s(base: Path) -> None:
 def test_a_killed_job_leaves_the_earlier_model_and_no_child(quick, base: Path) -> None:
     shutil.copytree(quick[0] / "model", base / "model")
     program = _start(base, BOOSTING)
-    assert isinstance(program, emulator.Process)
+    assert isinstance(program, runners.Process)
     _wait_for(program, "fit: 500 of 5000 rounds")
     children = Path(f"/proc/{program.popen.pid}/task/{program.popen.pid}/children").read_text().split()
     program.signal(signal.SIGKILL)

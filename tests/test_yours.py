@@ -112,7 +112,8 @@ def test_every_estimator_takes_categories_missing_cells_and_classes(penguins: Pa
 
 
 def test_pages_speak_of_the_new_data_alone(tree: Path) -> None:
-    from local_test.emulator import Processes, serving
+    from local_test.emulator import serving
+    from local_test.runners import Processes
 
     make(tree, "run")
     with serving(Processes(tree), tree / "build" / "ml") as endpoint:

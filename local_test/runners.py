@@ -1,0 +1,164 @@
+"""Two ways to run the image's words over an /opt/ml: as processes of a source tree, and as containers."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Program(Protocol):
+    """A running `train` or `serve`."""
+
+    @property
+    def url(self) -> str:
+        """Where it listens, without a path."""
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Return the exit code; raises subprocess.TimeoutExpired."""
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the program's first process."""
+
+    def output(self) -> str:
+        """Return what it has printed so far."""
+
+
+class Platform(Protocol):
+    """A way to run the image's words over an /opt/ml."""
+
+    def start(self, word: str, base: Path, environ: Mapping[str, str]) -> Program:
+        """Start `train` or `serve`."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Runs the words from a source tree, without Docker."""
+
+    root: Path = ROOT
+
+    def start(self, word: str, base: Path, environ: Mapping[str, str]) -> Program:
+        """Start a word with SAGEMAKER_BASE_DIR for /opt/ml; `serve` takes a free port."""
+        port = _free_port() if word == "serve" else 0
+        own = {"SAGEMAKER_BASE_DIR": str(base), **({"SAGEMAKER_BIND_TO_PORT": str(port)} if port else {})}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("SAGEMAKER_")}
+        log = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the program runs
+        popen = subprocess.Popen(
+            [sys.executable, self.root / "container" / word],
+            env={**inherited, **own, **environ},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        return Process(popen, log, f"http://127.0.0.1:{port}")
+
+
+@dataclass
+class Process:
+    """A word as a process of this machine."""
+
+    popen: subprocess.Popen[bytes]
+    log: IO[bytes]
+    url: str
+    final: str = ""
+    """All that it printed, once it has ended."""
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Return the exit code."""
+        code = self.popen.wait(timeout_s)
+        self.final = self.output()
+        self.log.close()
+        return code
+
+    def signal(self, number: int) -> None:
+        """Send a signal."""
+        self.popen.send_signal(number)
+
+    def output(self) -> str:
+        """Return what it has printed so far."""
+        if self.log.closed:
+            return self.final
+        self.log.seek(0)
+        return self.log.read().decode("utf-8", "replace")
+
+
+@dataclass(frozen=True)
+class Containers:
+    """Runs the words of an image, without a network that leads anywhere."""
+
+    image: str
+    docker: str = "docker"
+    options: tuple[str, ...] = ()
+
+    def start(self, word: str, base: Path, environ: Mapping[str, str]) -> Program:
+        """Start `docker run IMAGE WORD` over the tree (T-1, H-1); `serve` sees nothing but the model, read-only."""
+        mount = f"{base}:/opt/ml" if word == "train" else f"{base / 'model'}:/opt/ml/model:ro"
+        name = f"berth-{word}-{uuid.uuid4().hex[:8]}"
+        variables = [part for item in environ.items() for part in ("--env", "=".join(item))]
+        network = self._internal_network() if word == "serve" else "none"
+        command = ["run", "--detach", "--name", name, "--network", network, "--volume", mount, *variables, *self.options]
+        self._docker(*command, self.image, word)
+        return Container(self.docker, name, f"http://{self._address(name)}:8080" if word == "serve" else "")
+
+    def _internal_network(self) -> str:
+        """Return a network on which this machine reaches containers and they reach nothing."""
+        if subprocess.run([self.docker, "network", "inspect", "berth-internal"], capture_output=True, check=False).returncode:
+            self._docker("network", "create", "--internal", "berth-internal")
+        return "berth-internal"
+
+    def _address(self, name: str) -> str:
+        return self._docker("inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", name)
+
+    def _docker(self, *arguments: str) -> str:
+        done = subprocess.run([self.docker, *arguments], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"docker {arguments[0]} failed: {done.stderr.strip()}")
+        return done.stdout.strip()
+
+
+@dataclass(frozen=True)
+class Container:
+    """A word as a container; it is removed once it has been waited for."""
+
+    docker: str
+    name: str
+    url: str
+    ended: dict[str, Any] = field(default_factory=dict)
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Return the exit code."""
+        if not self.ended:
+            done = subprocess.run(
+                [self.docker, "wait", self.name], capture_output=True, text=True, timeout=timeout_s, check=True
+            )
+            self.ended.update(output=self.output(), code=int(done.stdout))
+            subprocess.run([self.docker, "rm", "--force", self.name], capture_output=True, check=False)
+        return int(self.ended["code"])
+
+    def signal(self, number: int) -> None:
+        """Send a signal; one that has ended takes none."""
+        subprocess.run([self.docker, "kill", "--signal", str(int(number)), self.name], capture_output=True, check=False)
+
+    def output(self) -> str:
+        """Return what it has printed so far."""
+        if self.ended:
+            return str(self.ended["output"])
+        done = subprocess.run(
+            [self.docker, "logs", self.name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+        return done.stdout
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

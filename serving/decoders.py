@@ -1,0 +1,251 @@
+"""Bytes to the matrix, one function a media type, and the table of them. HTTP is not known here."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import orjson
+
+from contract.errors import SchemaMismatch, UnreadableBody, UnsupportedMediaType
+from serving.media import CSV, JSON, JSONLINES, JSONLINES_ALIASES, NPY
+from serving.schema import Matrix, Schema, no_rows, short
+
+Decoder = Callable[[bytes, Schema, str], Matrix]
+"""(body, columns, charset) to the matrix; raises UnreadableBody, SchemaMismatch or BadData."""
+
+CHARSETS = {
+    "utf-8": "utf-8",
+    "utf8": "utf-8",
+    "us-ascii": "ascii",
+    "ascii": "ascii",
+    "iso-8859-1": "latin-1",
+    "utf-16": "utf-16",
+}
+BLOCK_ROWS = 8_192
+
+
+def decode_csv(body: bytes, schema: Schema, charset: str) -> Matrix:
+    """Read one row a line; a first line of the features' names, in any order, is a header. Row numbers leave it out."""
+    data = _recode(body, charset).rstrip(b"\r\n ")
+    reader = csv.reader(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", newline=""), strict=True)
+    blocks: list[Matrix] = []
+    order: list[int] | None = None
+    first_row = 1
+    try:
+        rows = list(islice(reader, BLOCK_ROWS))
+        if rows and _is_header(rows[0], schema):
+            order = schema.positions([cell.strip() for cell in rows[0]])
+            rows = rows[1:]
+        while rows:
+            blocks.append(schema.from_text(_arranged(rows, order, schema), first_row))
+            first_row += len(rows)
+            rows = list(islice(reader, BLOCK_ROWS))
+    except csv.Error as error:
+        raise UnreadableBody(f"The body is not CSV: {error} in line {reader.line_num}.", line=reader.line_num) from None
+    except UnicodeDecodeError:
+        raise _not_text(data, "utf-8") from None
+    if not blocks:
+        raise no_rows()
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+
+def decode_json(body: bytes, schema: Schema, charset: str) -> Matrix:
+    """Read rows under `instances`, a bare list of them, columns by name, or pandas' `dataframe_split`."""
+    document = _load_json(body, charset)
+    if isinstance(document, dict) and "instances" in document:
+        document = document["instances"]
+    elif isinstance(document, dict) and "dataframe_split" in document:
+        return _from_split(document["dataframe_split"], schema)
+    elif isinstance(document, dict) and not _is_row(document, schema):
+        return _from_columns(document, schema)
+    if isinstance(document, dict):
+        document = [document]
+    if not isinstance(document, list):
+        raise UnreadableBody(f"{_kind(document)} stands where a list of rows was expected. GET /metadata has samples.")
+    return _from_rows(document, schema)
+
+
+def decode_jsonlines(body: bytes, schema: Schema, charset: str) -> Matrix:
+    """Read a row a line: a list, `{"features": [..]}`, `{"data": {"features": [..]}}` (H-17), or names to values."""
+    lines = _recode(body, charset).rstrip(b"\r\n ").split(b"\n")
+    try:
+        rows = list(map(orjson.loads, lines))
+    except orjson.JSONDecodeError:
+        rows = [_load_line(line, number) for number, line in enumerate(lines, 1)]
+    return _from_rows(rows, schema)
+
+
+def decode_npy(body: bytes, schema: Schema, charset: str) -> Matrix:
+    """Read a NumPy array [N, F]; a pickle in one would run code and is never loaded (H-20)."""
+    stream = io.BytesIO(body)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read_header(stream)
+    except Exception as error:  # NumPy evaluates the header's text, which fails in a dozen ways (TokenError, MemoryError, ..)
+        raise UnreadableBody(f"The body is not a .npy array: {str(error)[:200] or type(error).__name__}.") from None
+    if dtype.hasobject:
+        raise UnreadableBody("The .npy holds Python objects, which are never unpickled here; send an array of floats.")
+    if dtype.kind not in "fiu":
+        raise UnreadableBody(f"The .npy holds {short(str(dtype))}; floats or integers were expected.")
+    if len(shape) != 2:
+        raise SchemaMismatch(f"The .npy has shape {short(shape)}; (rows, {len(schema.names)}) was expected: {schema.listing}.")
+    data = body[stream.tell() :]
+    if not all(type(length) is int and length >= 0 for length in shape) or math.prod(shape) * dtype.itemsize != len(data):
+        says = f"shape {short(shape)} of {dtype.itemsize} bytes a value"
+        raise UnreadableBody(f"The .npy header says {says}, but {len(data):,} bytes follow it.")
+    array = np.frombuffer(data, dtype=dtype).reshape(shape, order="F" if fortran else "C")
+    return schema.from_array(array.astype(dtype.newbyteorder("="), copy=False))
+
+
+DECODERS: dict[str, Decoder] = {
+    CSV: decode_csv,
+    JSON: decode_json,
+    JSONLINES: decode_jsonlines,
+    **dict.fromkeys(JSONLINES_ALIASES, decode_jsonlines),
+    NPY: decode_npy,
+}
+
+
+def _recode(body: bytes, charset: str) -> bytes:
+    """Return the body as UTF-8 without a byte-order mark."""
+    if charset in {"utf-8", "utf8"}:
+        return body.removeprefix(b"\xef\xbb\xbf")
+    if charset not in CHARSETS:
+        raise UnsupportedMediaType(f"Charset {short(charset)} is not read here; send UTF-8 (or {', '.join(CHARSETS)}).")
+    try:
+        return body.decode(CHARSETS[charset]).encode()
+    except UnicodeDecodeError:
+        raise _not_text(body, CHARSETS[charset]) from None
+
+
+def _not_text(body: bytes, charset: str) -> UnreadableBody:
+    """Return the error of a body that isn't of a charset; the place counts from the body's begin, not from a block's."""
+    try:
+        body.decode(charset)
+    except UnicodeDecodeError as error:
+        found = f"byte {body[error.start]:#04x} at {error.start:,} is none of its characters"
+        return UnreadableBody(f"The body is not {charset}: {found}.")
+    return UnreadableBody(f"The body is not {charset}.")
+
+
+def _is_header(cells: Sequence[str], schema: Schema) -> bool:
+    """Say whether a first line holds a feature's name (in whatever case) where its column can't have it as a value.
+
+    A choice, a missing value and a number that happen to be a feature's name (`Na`, `0`) are data.
+    """
+    names = {name.casefold() for name in schema.names}
+    return any(
+        cell.strip().casefold() in names and (index >= len(schema.names) or not schema.takes(cell, index))
+        for index, cell in enumerate(cells)
+    )
+
+
+def _arranged(rows: Sequence[Sequence[str]], order: list[int] | None, schema: Schema) -> Sequence[Sequence[str]]:
+    width = len(schema.names)
+    if order is None or order == list(range(width)):
+        return rows
+    return [[row[index] for index in order] if len(row) == width else row for row in rows]
+
+
+def _load_json(body: bytes, charset: str) -> Any:
+    text = _recode(body, charset)
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        if "UTF-8" in error.msg:
+            raise _not_text(text, "utf-8") from None
+        where = f"line {error.lineno} column {error.colno}"
+        raise UnreadableBody(f"The body is not JSON: {error.msg}, {where}.{_nan_hint(text)}") from None
+
+
+def _load_line(line: bytes, number: int) -> Any:
+    if not line.strip():
+        raise UnreadableBody(f"Row {number} is blank; a JSON value a line was expected.", row=number)
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        what = f"{error.msg}, column {error.colno}"
+        raise UnreadableBody(f"Row {number} is not JSON: {what}.{_nan_hint(line)}", row=number) from None
+
+
+def _nan_hint(text: bytes) -> str:
+    return " JSON has no NaN or Infinity: send null for a missing value." if b"NaN" in text or b"Infinity" in text else ""
+
+
+def _is_row(document: Mapping[str, Any], schema: Schema) -> bool:
+    """Say whether an object is one row: `{"features": [..]}`, or names to plain values."""
+    return bool(document) and (
+        "features" in document or "data" in document or not any(isinstance(value, (dict, list)) for value in document.values())
+    )
+
+
+def _from_rows(rows: Sequence[Any], schema: Schema) -> Matrix:
+    if not rows:
+        raise no_rows()
+    if all(type(row) is dict and "features" not in row and "data" not in row for row in rows):
+        return schema.from_records(rows)
+    return schema.from_values([_cells(row, number, schema) for number, row in enumerate(rows, 1)])
+
+
+def _cells(row: Any, number: int, schema: Schema) -> Sequence[Any]:
+    """Return one row's values in the features' order."""
+    if isinstance(row, dict):
+        inner = row.get("data", row)
+        if isinstance(inner, dict) and "features" in inner:
+            row = inner["features"]
+        else:
+            order = schema.positions(list(row))
+            values = list(row.values())
+            return [values[index] for index in order]
+    if not isinstance(row, list):
+        raise UnreadableBody(f"Row {number} is {_kind(row)}; a list of values or an object of names was expected.", row=number)
+    return row
+
+
+def _from_columns(document: Mapping[str, Any], schema: Schema) -> Matrix:
+    """Read columns by name: `{"RM": [..]}`, or pandas' `{"RM": {"0": ..}}`."""
+    schema.positions(list(document))
+    labels: list[str] | None = None
+    columns = []
+    for name in schema.names:
+        column = document[name]
+        if isinstance(column, dict):
+            labels = list(column) if labels is None else labels
+            if set(column) != set(labels):
+                raise SchemaMismatch(f"Column {name} has other row labels than the columns before it.", column=name)
+            column = [column[label] for label in labels]
+        if not isinstance(column, list):
+            raise UnreadableBody(f"Column {name} is {_kind(column)}; a list or an object of rows was expected.", column=name)
+        columns.append(column)
+    if len({len(column) for column in columns}) > 1:
+        lengths = ", ".join(f"{name} {len(column)}" for name, column in zip(schema.names, columns, strict=True))
+        raise SchemaMismatch(f"Columns have different lengths: {lengths}.")
+    if not columns[0]:
+        raise no_rows()
+    return schema.from_values(list(zip(*columns, strict=True)))
+
+
+def _from_split(split: Any, schema: Schema) -> Matrix:
+    if not isinstance(split, dict) or not isinstance(split.get("columns"), list) or not isinstance(split.get("data"), list):
+        raise UnreadableBody('dataframe_split takes {"columns": [names], "data": [[values], ..]}.')
+    if not all(isinstance(name, str) for name in split["columns"]):
+        raise UnreadableBody("dataframe_split's columns are names: a list of texts was expected.")
+    order = schema.positions(split["columns"])
+    if not split["data"]:
+        raise no_rows()
+    for number, row in enumerate(split["data"], 1):
+        if not isinstance(row, list):
+            raise UnreadableBody(f"Row {number} of dataframe_split is {_kind(row)}; a list was expected.", row=number)
+    return schema.from_values(_arranged(split["data"], order, schema))
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")

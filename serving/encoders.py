@@ -1,0 +1,82 @@
+"""Predictions to bytes, one function a media type, and the table of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from serving.media import CSV, JSON, JSONLINES, JSONLINES_ALIASES, NPY
+from serving.predictor import Predictions
+
+Encoder = Callable[[Predictions], bytes]
+
+
+def encode_csv(predictions: Predictions) -> bytes:
+    """Write an answer a line (H-19): the number, or the label and its probabilities. No newline at the end (H-31)."""
+    if predictions.probabilities is None:
+        return b"\n".join(_numbers(predictions.values))
+    text = io.StringIO()
+    rows = zip(predictions.values, orjson.loads(_dumps(predictions.probabilities)), strict=True)
+    csv.writer(text, lineterminator="\n").writerows([label, *probabilities] for label, probabilities in rows)
+    return text.getvalue()[:-1].encode()
+
+
+def encode_json(predictions: Predictions) -> bytes:
+    """Write `{"predictions": [..]}`."""
+    return b'{"predictions":' + plain(predictions) + b"}"
+
+
+def encode_book(predictions: Predictions) -> bytes:
+    """Write `{"prediction": [..]}`, the shape of POST /predict."""
+    return b'{"prediction":' + plain(predictions) + b"}"
+
+
+def encode_jsonlines(predictions: Predictions) -> bytes:
+    """Write `{"prediction": ..}` a line, without a newline at the end (H-31)."""
+    if predictions.probabilities is None:
+        return b'{"prediction":' + b'}\n{"prediction":'.join(_numbers(predictions.values)) + b"}"
+    return b"\n".join(orjson.dumps({"prediction": answer}) for answer in _answers(predictions))
+
+
+def encode_npy(predictions: Predictions) -> bytes:
+    """Write a float32 array: [N], or [N, C] probabilities."""
+    stream = io.BytesIO()
+    np.save(stream, predictions.values if predictions.probabilities is None else predictions.probabilities, allow_pickle=False)
+    return stream.getvalue()
+
+
+ENCODERS: dict[str, Encoder] = {
+    CSV: encode_csv,
+    JSON: encode_json,
+    JSONLINES: encode_jsonlines,
+    **dict.fromkeys(JSONLINES_ALIASES, encode_jsonlines),
+    NPY: encode_npy,
+}
+
+
+def plain(predictions: Predictions) -> bytes:
+    """Return the answers as a JSON list."""
+    return _dumps(predictions.values) if predictions.probabilities is None else orjson.dumps(_answers(predictions))
+
+
+def _answers(predictions: Predictions) -> list[dict[str, Any]]:
+    probabilities = orjson.loads(_dumps(predictions.probabilities))
+    return [
+        {"label": str(label), "probabilities": dict(zip(predictions.labels, row, strict=True))}
+        for label, row in zip(predictions.values, probabilities, strict=True)
+    ]
+
+
+def _numbers(values: NDArray[np.float32]) -> list[bytes]:
+    return _dumps(values)[1:-1].split(b",")
+
+
+def _dumps(values: Any) -> bytes:
+    """Return JSON of an array; orjson writes float32 with the fewest digits that read back the same."""
+    return orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)

@@ -1,0 +1,145 @@
+"""One HTTP exchange as handlers see it: the request, its body read within limits, the answer, the answer to an error."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from contract.errors import BerthError, MethodNotAllowed, PayloadTooLarge, SlowBody
+from serving.errors import error_body
+from serving.media import JSON
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+
+DISCARD_TIMES = 4
+"""Of a body that is too large, up to this many limits are read and thrown away: closing while the client still writes
+would lose the answer that tells it why."""
+
+
+class ClientGone(Exception):
+    """The client closed before its body was whole; nobody waits for an answer."""
+
+
+class Request:
+    """What a client asks."""
+
+    __slots__ = ("_receive", "headers", "method", "parameters", "path", "rows")
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        """Names in lower case, as ASGI has them."""
+        self.parameters: Mapping[str, str] = {}
+        """The parts of the path that its route names."""
+        self.rows = 0
+        """How many rows were predicted for it, for whoever counts."""
+        self._receive = receive
+
+    def header(self, name: bytes) -> str:
+        """Return a header's value, empty without it."""
+        return self.headers.get(name, b"").decode("latin-1")
+
+    @property
+    def identity(self) -> str:
+        """The caller's Inference-Id (H-13) where it is printable and short, else a new one."""
+        given = self.header(b"x-amzn-sagemaker-inference-id")
+        return given if 0 < len(given) <= 64 and given.isascii() and given.isprintable() else secrets.token_hex(8)
+
+    async def body(self, limit: int, timeout_s: float) -> bytes:
+        """Return the body, read to its end.
+
+        Args:
+            limit: size in bytes.
+            timeout_s: seconds from here to the last byte.
+
+        Raises:
+            PayloadTooLarge: it is larger than the limit.
+            SlowBody: it was not whole in time.
+            ClientGone: the client closed.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._read(limit)
+        except TimeoutError:
+            raise SlowBody(f"The body was not whole within {timeout_s:g} s. Send it faster, or in parts.") from None
+
+    async def _read(self, limit: int) -> bytes:
+        chunks: list[bytes] = []
+        size, more = 0, True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size <= limit:
+                chunks.append(chunk)
+            else:
+                chunks.clear()
+                if size > DISCARD_TIMES * limit:
+                    break
+            more = message.get("more_body", False)
+        if size > limit:
+            raise PayloadTooLarge(
+                f"The body has {'more than ' if more else ''}{size:,} bytes; at most {limit:,} are taken. Send fewer rows.",
+                limit_bytes=limit,
+            )
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole response."""
+
+    status: int
+    body: bytes
+    media_type: str = ""
+    headers: Headers = ()
+    code: str = ""
+    """The error's code, empty for none."""
+
+
+Handler = Callable[[Request], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row of the table of routes."""
+
+    method: str
+    path: str
+    """A part in braces, `/models/{name}`, takes any text without a slash; it goes into `Request.parameters`."""
+    handler: Handler
+
+
+def wrong_method(method: str, path: str, allowed: list[str]) -> MethodNotAllowed:
+    """Return the error of a path that answers other methods."""
+    return MethodNotAllowed(f"{path} takes {' and '.join(allowed)}, not {method}.", allow=allowed)
+
+
+def error_answer(error: BerthError, identity: str) -> Answer:
+    """Return the one JSON form of an error, at most 2,048 bytes (H-15)."""
+    headers: Headers = ()
+    if "allow" in error.facts:
+        headers = ((b"allow", ", ".join(error.facts["allow"]).encode()),)
+    if "retry_after_s" in error.facts:
+        headers = (*headers, (b"retry-after", str(error.facts["retry_after_s"]).encode()))
+    return Answer(error.status, error_body(error, identity), JSON, headers, error.code)
+
+
+async def send_answer(answer: Answer, send: Send, *, with_body: bool = True) -> None:
+    """Write a response; HEAD has the headers of GET and no body."""
+    headers = [(b"content-length", str(len(answer.body)).encode()), *answer.headers]
+    if answer.media_type:
+        headers.append((b"content-type", answer.media_type.encode()))
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body if with_body else b""})

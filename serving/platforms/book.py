@@ -1,0 +1,20 @@
+"""The book's shape: `POST /predict` answers `{"prediction": [..]}`."""
+
+from __future__ import annotations
+
+from serving.codecs import read_body
+from serving.encoders import encode_book
+from serving.exchange import Answer, Request, Route
+from serving.media import JSON
+from serving.service import Service
+
+
+def routes(service: Service) -> list[Route]:
+    """Return the book's route."""
+
+    async def predict(request: Request) -> Answer:
+        """Predict whatever body `/invocations` takes."""
+        content_type = request.header(b"content-type")
+        return await service.answer(request, lambda body, schema: (read_body(body, content_type, schema), encode_book), JSON)
+
+    return [Route("POST", "/predict", predict)]
