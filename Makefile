@@ -8,7 +8,7 @@ HYPERPARAMETERS ?=
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 REVISION = $(shell git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null || echo unknown)
 # Where the code is, without the credentials that a clone's address may hold.
-SOURCE = $(or $(shell git remote get-url origin 2>/dev/null | sed -nE 's|^https?://([^@/]*@)?|https://|p'),unknown)
+SOURCE = $(or $(shell git remote get-url origin 2>/dev/null | sed -nE 's|^git@([^:]+):|https://\1/|; s|^https?://([^@/]*@)?|https://|p'),unknown)
 # T-7: SageMaker takes Docker's own manifest type for one platform; buildx makes an OCI index unless told not to.
 SINGLE_MANIFEST = $(shell docker build --help 2>/dev/null | grep -q -e --provenance && echo --provenance=false --sbom=false --output type=docker)
 KNOBS = $(foreach pair,$(HYPERPARAMETERS),--hyperparameter $(pair))
@@ -18,10 +18,10 @@ help: ## print these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
 
 run: setup ## train on the sample data, serve, call with every kind of payload, stop: DATA=, HYPERPARAMETERS="name=value .."
-	@$(RUN) run --data $(DATA) $(KNOBS)
+	@$(RUN) run --data '$(DATA)' $(KNOBS)
 
 serve: setup ## the same, but leave the server running on port 8080 (PORT=)
-	@$(RUN) serve --data $(DATA) $(KNOBS)
+	@$(RUN) serve --data '$(DATA)' $(KNOBS)
 
 test: setup-test ## run every test this machine can run; REQUIRE_ALL=1 fails where one can't
 	.venv/bin/python -m pytest
@@ -34,15 +34,15 @@ base-image: ## make the base from the Debian archive, where no registry can be r
 	MIRROR='$(MIRROR)' CA_BUNDLE='$(CA_BUNDLE)' container/base $(BASE_IMAGE)
 
 run-image: setup ## what `run` does, in containers of IMAGE
-	@$(RUN) run --data $(DATA) --image $(IMAGE) $(KNOBS)
+	@$(RUN) run --data '$(DATA)' --image $(IMAGE) $(KNOBS)
 
 local-mode: ## train and serve IMAGE through the SageMaker SDK's own local mode, versions 3 and 2
 	@mkdir -p build && $(PYTHON) .ci/venv .venv-sdk3 sdk3 && $(PYTHON) .ci/venv .venv-sdk2 sdk2
-	@.venv-sdk3/bin/python -m local_test.sdk3 --image $(IMAGE) --data $(DATA) $(KNOBS)
-	@.venv-sdk2/bin/python -m local_test.sdk2 --image $(IMAGE) --data $(DATA) $(KNOBS)
+	@.venv-sdk3/bin/python -m local_test.sdk3 --image $(IMAGE) --data '$(DATA)' $(KNOBS)
+	@.venv-sdk2/bin/python -m local_test.sdk2 --image $(IMAGE) --data '$(DATA)' $(KNOBS)
 
 soak: setup ## measure at length, in containers of IMAGE too, and write docs/measured.md
-	@$(RUN) soak --data $(DATA) --image $(IMAGE)
+	@$(RUN) soak --data '$(DATA)' --image $(IMAGE)
 
 lint: setup-test ## check style, types and the Dockerfile
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
@@ -56,7 +56,7 @@ lock: setup-test ## choose versions anew and write requirements.lock
 	.ci/lock > build/requirements.lock && mv build/requirements.lock requirements.lock
 
 clean: ## remove environments and build output
-	rm -rf .venv .venv-sdk2 .venv-sdk3 build
+	rm -rf .venv .venv-* build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 setup:
 	@mkdir -p build && $(PYTHON) .ci/venv .venv image

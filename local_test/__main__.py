@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
+import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -18,12 +21,34 @@ ROOT = Path(__file__).resolve().parent.parent
 def main() -> int:
     """Run one verb and return its exit code."""
     arguments = _parser().parse_args()
-    hyperparameters = dict(pair.split("=", 1) for pair in arguments.hyperparameter)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: whatever was started is stopped on the way out
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+    except (OSError, RuntimeError, shutil.Error) as error:
+        print(f"{arguments.verb}: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    hyperparameters = dict(arguments.hyperparameter)
     platform: Platform = Containers(arguments.image) if arguments.image else Processes()
     if arguments.verb == "soak":
         return soak(arguments.data, arguments.image, "docker", ROOT / "docs" / "measured.md")
+    if isinstance(platform, Containers):
+        platform.check()
     if arguments.verb == "run":
         return run(platform, arguments.base, arguments.data, hyperparameters)
+    return _serve(platform, arguments, hyperparameters)
+
+
+def _serve(platform: Platform, arguments: argparse.Namespace, hyperparameters: dict[str, str]) -> int:
+    """Train, then become `serve`; the port is tried first, since a model trained in vain is a lost one."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("", int(os.environ.get("PORT") or 8080)))
     prepare(arguments.base, arguments.data, hyperparameters)
     outcome = train(platform, arguments.base)
     print(outcome.output, flush=True)
@@ -33,6 +58,13 @@ def main() -> int:
     return outcome.exit_code
 
 
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, such as estimator=ridge")
+    return name, value
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m local_test", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -40,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         added = verbs.add_parser(verb, help=text)
         added.add_argument("--data", type=Path, default=ROOT / "model" / "sample", help="folder of the training channel")
         added.add_argument("--base", type=Path, default=ROOT / "build" / "ml", help="where /opt/ml is laid out; emptied first")
-        added.add_argument("--hyperparameter", action="append", default=[], metavar="NAME=VALUE")
+        added.add_argument("--hyperparameter", action="append", default=[], type=_pair, metavar="NAME=VALUE")
         added.add_argument("--image", default="", help="run this image's containers instead of the source tree")
     return parser
 

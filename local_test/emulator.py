@@ -74,6 +74,9 @@ def train(
         exit_code = program.wait(stop_after_s)
     except subprocess.TimeoutExpired:
         exit_code = stop(program, STOP_TRAINING_S)
+    except BaseException:  # Ctrl-C, or a stop of ours: nothing is left running
+        stop(program, STOP_TRAINING_S)
+        raise
     failure = base / "output" / "failure"
     text = failure.read_text() if failure.exists() else ""
     return Outcome(exit_code, program.output(), text, time.monotonic() - started)
@@ -108,6 +111,10 @@ class Endpoint:
     def get(self, path: str) -> Reply:
         """Get a page."""
         return self._call("GET", path, None, {}, INVOKE_S)
+
+    def delete(self, path: str) -> Reply:
+        """Have something removed."""
+        return self._call("DELETE", path, None, {}, INVOKE_S)
 
     def _call(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], timeout_s: float) -> Reply:
         request = urllib.request.Request(self.program.url + path, body, dict(headers), method=method)

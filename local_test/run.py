@@ -40,14 +40,14 @@ CALLS = (
 def run(platform: Platform, base: Path, data: Path, hyperparameters: Mapping[str, str]) -> int:
     """Do the main job below `base`, print a readable account and return an exit code."""
     prepare(base, data, hyperparameters)
-    print(f"== Train on {data} ==", flush=True)
+    print(f"== Train on {_short(data)} ==", flush=True)
     outcome = train(platform, base)
-    print(outcome.output.rstrip())
+    print(outcome.output.rstrip().replace(str(base), _short(base)))
     print(f"train ended with exit code {outcome.exit_code} after {outcome.seconds:.1f} s\n", flush=True)
     if outcome.exit_code:
         return outcome.exit_code
     manifest = json.loads((base / "model" / "manifest.json").read_text())
-    print(f"== Serve {base / 'model'} ==", flush=True)
+    print(f"== Serve {_short(base / 'model')} ==", flush=True)
     with serving(platform, base) as endpoint:
         print(f"/ping answered 200 after {endpoint.seconds_to_ready:.2f} s\n")
         failed = [call.name for call in CALLS if not _show(call, endpoint, manifest)]
@@ -57,10 +57,22 @@ def run(platform: Platform, base: Path, data: Path, hyperparameters: Mapping[str
 
 
 def prepare(base: Path, data: Path, hyperparameters: Mapping[str, str]) -> None:
-    """Lay out a fresh /opt/ml at `base`."""
+    """Lay out a fresh /opt/ml at `base`; what is there goes only once the new one is whole."""
+    if not data.is_dir():
+        raise NotADirectoryError(f"DATA={data} is no folder; a folder of CSV files was expected")
+    fresh = base.with_name(base.name + ".new")
+    for folder in (fresh, base.with_name(base.name + ".old")):
+        shutil.rmtree(folder, ignore_errors=True)
+    lay_out(fresh, {"training": data}, hyperparameters)
     if base.exists():
-        shutil.rmtree(base)
-    lay_out(base, {"training": data}, hyperparameters)
+        base.rename(base.with_name(base.name + ".old"))
+    fresh.rename(base)
+    shutil.rmtree(base.with_name(base.name + ".old"), ignore_errors=True)
+
+
+def _short(path: Path) -> str:
+    """Return a path as seen from here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _show(call: Call, endpoint: Endpoint, manifest: Mapping[str, Any]) -> bool:

@@ -48,7 +48,7 @@ class Processes:
 
     def start(self, word: str, base: Path, environ: Mapping[str, str]) -> Program:
         """Start a word with SAGEMAKER_BASE_DIR for /opt/ml; `serve` takes a free port."""
-        port = _free_port() if word == "serve" else 0
+        port = free_port() if word == "serve" else 0
         own = {"SAGEMAKER_BASE_DIR": str(base), **({"SAGEMAKER_BIND_TO_PORT": str(port)} if port else {})}
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SAGEMAKER_")}
         log = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the program runs
@@ -87,8 +87,8 @@ class Process:
         """Return what it has printed so far."""
         if self.log.closed:
             return self.final
-        self.log.seek(0)
-        return self.log.read().decode("utf-8", "replace")
+        size = os.fstat(self.log.fileno()).st_size
+        return os.pread(self.log.fileno(), size, 0).decode("utf-8", "replace")  # the offset is the program's too
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,13 @@ class Containers:
     image: str
     docker: str = "docker"
     options: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Raise RuntimeError where the image isn't there."""
+        try:
+            self._docker("image", "inspect", "--format", "{{.Id}}", self.image)
+        except RuntimeError as error:
+            raise RuntimeError(f"{error}. Build it first: make image IMAGE={self.image}") from None
 
     def start(self, word: str, base: Path, environ: Mapping[str, str]) -> Program:
         """Start `docker run IMAGE WORD` over the tree (T-1, H-1); `serve` sees nothing but the model, read-only."""
@@ -135,14 +142,20 @@ class Container:
     ended: dict[str, Any] = field(default_factory=dict)
 
     def wait(self, timeout_s: float | None = None) -> int:
-        """Return the exit code."""
+        """Return the exit code; raises subprocess.TimeoutExpired."""
         if not self.ended:
+            if timeout_s is not None and timeout_s < 1 and self._is_running():  # too short for a client to start and wait
+                raise subprocess.TimeoutExpired("docker wait", timeout_s)
             done = subprocess.run(
                 [self.docker, "wait", self.name], capture_output=True, text=True, timeout=timeout_s, check=True
             )
             self.ended.update(output=self.output(), code=int(done.stdout))
             subprocess.run([self.docker, "rm", "--force", self.name], capture_output=True, check=False)
         return int(self.ended["code"])
+
+    def _is_running(self) -> bool:
+        state = [self.docker, "inspect", "--format", "{{.State.Running}}", self.name]
+        return subprocess.run(state, capture_output=True, text=True, check=False).stdout.strip() == "true"
 
     def signal(self, number: int) -> None:
         """Send a signal; one that has ended takes none."""
@@ -158,7 +171,8 @@ class Container:
         return done.stdout
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

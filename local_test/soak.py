@@ -22,28 +22,27 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from local_test.emulator import lay_out, serving, train
-from local_test.runners import ROOT, Processes
+from local_test.emulator import lay_out, train
+from local_test.hosting import body_memory
+from local_test.runners import ROOT, Processes, free_port
 
 ESTIMATORS = ("hist_gradient_boosting", "random_forest", "ridge", "mlp")
 PROBE = """
 import json, os, sys, time
-sys.path[0] = {root!r}
-spent, last = {{}}, time.perf_counter()
+laps = [("start Python", time.time())]
 def lap(name):
-    global last
-    now = time.perf_counter(); spent[name] = now - last; last = now
+    laps.append((name, time.time()))
+sys.path[0] = sys.argv[1]
 import numpy; lap("import numpy")
 import onnxruntime; lap("import onnxruntime")
 import flask, a2wsgi; lap("import Flask and its bridge")
 import gunicorn.app.base, gunicorn.workers.gasgi, uvloop; lap("import gunicorn and uvloop")
-from serving.app import App
-from serving.predictor import load_predictor
-from serving.settings import Settings; lap("import Berth")
+from serving.server import App, Server, Settings, load_predictor; lap("import Berth")
 settings = Settings.from_environ(os.environ)
 predictor = load_predictor(settings.paths.model); lap("check, load and test the model")
-App(predictor, settings); lap("make the application")
-print(json.dumps(spent))
+app = App(predictor, settings); lap("make the application")
+open(sys.argv[2], "w").write(json.dumps(laps))
+Server(app, settings).run()
 """
 
 
@@ -61,6 +60,7 @@ def soak(data: Path, image: str, docker: str, target: Path) -> int:
             start_up(base, rounds=15),
             container_start(base / "model", image, docker, rounds=7),
             image_parts(image, docker),
+            memory_of_bodies(base),
         ]
     target.write_text("\n".join([_heading(), *sections]))
     print(target.read_text())
@@ -85,25 +85,46 @@ def quality(data: Path, folder: Path, estimators: Sequence[str]) -> str:
 
 
 def start_up(base: Path, rounds: int) -> str:
-    """Time `serve` from the start of its process to the first 200, and what it spends that on."""
-    totals, parts = [], []
-    environ = {**os.environ, "SAGEMAKER_BASE_DIR": str(base), "ORT_DISABLE_TELEMETRY": "1"}
-    for _ in range(rounds):
-        with serving(Processes(), base, {"SAGEMAKER_MODEL_SERVER_WORKERS": "1"}) as endpoint:
-            totals.append(endpoint.seconds_to_ready)
-        started = time.perf_counter()
-        subprocess.run([sys.executable, "-c", "pass"], check=True)
-        python = time.perf_counter() - started
-        probe = subprocess.run(
-            [sys.executable, "-c", PROBE.format(root=str(ROOT))], env=environ, capture_output=True, check=True
-        )
-        parts.append({"start Python": python, **json.loads(probe.stdout)})
-    medians = {name: statistics.median(part[name] for part in parts) for name in parts[0]}
-    total = statistics.median(totals)
-    medians["gunicorn: fork, loop, first request"] = max(0.0, total - sum(medians.values()))
+    """Time `serve` from the start of its process to the first 200, and what that process spends it on."""
+    runs = [_start_once(base) for _ in range(rounds)]
+    medians = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+    total = statistics.median(sum(run.values()) for run in runs)
     rows = [[name, f"{1000 * seconds:.0f}", f"{seconds / total:.0%}"] for name, seconds in medians.items()]
     rows.append(["**process start to the first 200**", f"**{1000 * total:.0f}**", "100%"])
     return _section(f"Start of `serve`, medians of {rounds}", "make soak", ["step", "ms", "share"], rows)
+
+
+def _start_once(base: Path) -> dict[str, float]:
+    """Start one server that notes the time after each step; return the seconds of each."""
+    notes, port = base.parent / "laps.json", free_port()
+    own = {
+        "SAGEMAKER_BASE_DIR": str(base),
+        "PORT": str(port),
+        "SAGEMAKER_MODEL_SERVER_WORKERS": "1",
+        "ORT_DISABLE_TELEMETRY": "1",
+    }
+    notes.unlink(missing_ok=True)
+    last = time.time()
+    command = [sys.executable, "-c", PROBE, str(ROOT), str(notes)]
+    with subprocess.Popen(command, env={**os.environ, **own}, stderr=subprocess.DEVNULL) as program:
+        _wait_for_200(f"http://127.0.0.1:{port}/ping")
+        ready = time.time()
+        program.terminate()
+    steps = {}
+    for name, moment in [*json.loads(notes.read_text()), ("gunicorn: fork, event loop, first request", ready)]:
+        steps[name], last = moment - last, moment
+    return steps
+
+
+def _wait_for_200(url: str) -> None:
+    started = time.monotonic()
+    while time.monotonic() - started < 60:
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except OSError:
+            time.sleep(0.005)
+    raise RuntimeError(f"{url} did not answer 200 within 60 s")
 
 
 def container_start(model: Path, image: str, docker: str, rounds: int) -> str:
@@ -133,6 +154,13 @@ def image_parts(image: str, docker: str) -> str:
     return _section("The image: ten largest parts", "make soak", ["part", "MB"], rows)
 
 
+def memory_of_bodies(base: Path, size_mb: int = 25) -> str:
+    """Say what a large body costs in memory, by format."""
+    rows = [[name, f"{times:.1f}"] for name, times in body_memory(base, size_mb).items()]
+    title = f"Memory that a body of {size_mb} MB costs a worker at its peak, in bodies"
+    return _section(title, "make soak", ["format", "bodies"], rows)
+
+
 def compressed_bytes(image: str, docker: str) -> int:
     """Return what a registry stores and a host pulls: the sum of the layers, gzipped."""
     saved = subprocess.run([docker, "save", image], capture_output=True, check=True).stdout
@@ -153,14 +181,8 @@ def _seconds_to_first_answer(model: Path, image: str, docker: str, options: Sequ
     mounts = ["--read-only", "--tmpfs", "/tmp", "--volume", f"{model}:/opt/ml/model:ro", "--publish", "127.0.0.1::8080"]  # noqa: S108
     name = _output([docker, "run", "--detach", *mounts, *options, image, "serve"])
     try:
-        url = "http://" + _output([docker, "port", name, "8080/tcp"]).splitlines()[0]
-        while time.monotonic() - started < 60:
-            try:
-                with urllib.request.urlopen(f"{url}/ping", timeout=2):
-                    return time.monotonic() - started
-            except OSError:
-                time.sleep(0.005)
-        raise RuntimeError("no answer within 60 s")
+        _wait_for_200("http://" + _output([docker, "port", name, "8080/tcp"]).splitlines()[0] + "/ping")
+        return time.monotonic() - started
     finally:
         subprocess.run([docker, "rm", "--force", name], capture_output=True, check=False)
 
@@ -176,7 +198,7 @@ def _output(command: Sequence[str]) -> str:
 
 
 def _heading() -> str:
-    commit = _output(["git", "-C", str(ROOT), "describe", "--always", "--dirty"])
+    commit = _output(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"])
     cpus = os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (

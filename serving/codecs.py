@@ -8,7 +8,7 @@ from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header, parse_options_header
 
 from contract.errors import NotAcceptable, UnreadableBody, UnsupportedMediaType
-from serving.decoders import DECODERS
+from serving.decoders import DECODERS, Faults, Format
 from serving.encoders import ENCODERS
 from serving.media import CSV, JSON, JSONLINES, JSONLINES_ALIASES, NPY
 from serving.schema import Matrix, Schema, short
@@ -18,19 +18,22 @@ KIN = {CSV: CSV, JSON: JSON, NPY: NPY} | dict.fromkeys((JSONLINES, *JSONLINES_AL
 """What a body of each type is answered in when the request doesn't say."""
 
 
-def read_body(body: bytes, content_type: str, schema: Schema) -> Matrix:
+def read_body(body: bytes, content_type: str, schema: Schema, *, batch: bool = False, faults: Faults | None = None) -> Matrix:
     """Return the matrix that a request body holds.
 
     Args:
         body: as it came.
-        content_type: the header; only its media type and charset count (H-16). Unnamed bodies are JSON or CSV by their look.
+        content_type: the header; its media type, charset and `header=present|absent` count (H-16). Unnamed bodies are JSON
+            or CSV by their look.
         schema: the model's columns.
+        batch: whether the body is a part of a file.
+        faults: where to put rows that can't be used; without it the first of them is an error.
 
     Raises:
         UnsupportedMediaType: the media type or the charset isn't read here.
         UnreadableBody, SchemaMismatch, BadData: see the decoders.
     """
-    media_type, charset = _content_type(content_type)
+    media_type, charset, header = _content_type(content_type)
     if media_type in UNNAMED:
         media_type = JSON if body.lstrip()[:1] in (b"{", b"[") else CSV
     decoder = DECODERS.get(media_type)
@@ -40,7 +43,7 @@ def read_body(body: bytes, content_type: str, schema: Schema) -> Matrix:
         )
     if not body.strip():
         raise UnreadableBody("The body is empty; at least one row was expected. GET /metadata has samples.")
-    return decoder(body, schema, charset)
+    return decoder(body, schema, Format(charset, header, batch), faults)
 
 
 @lru_cache(maxsize=256)
@@ -50,7 +53,7 @@ def answer_type(accept: str, content_type: str, default: str = "") -> str:
     Raises:
         NotAcceptable: Accept names only what can't be written.
     """
-    media_type, _ = _content_type(content_type)
+    media_type, *_ = _content_type(content_type)
     fallback = default or KIN.get(media_type, JSON)
     if not accept.strip():
         return fallback
@@ -63,6 +66,8 @@ def answer_type(accept: str, content_type: str, default: str = "") -> str:
 
 
 @lru_cache(maxsize=256)
-def _content_type(header: str) -> tuple[str, str]:
+def _content_type(header: str) -> tuple[str, str, str]:
+    """Return the media type, the charset, and what the parameter `header` says of CSV."""
     media_type, options = parse_options_header(header)
-    return media_type.strip().lower(), options.get("charset", "utf-8").strip().lower()
+    charset, stated = options.get("charset", "utf-8").strip().lower(), options.get("header", "").strip().lower()
+    return media_type.strip().lower(), charset, stated

@@ -6,58 +6,69 @@ import csv
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
 
-from contract.errors import SchemaMismatch, UnreadableBody, UnsupportedMediaType
+from contract.errors import SchemaMismatch, UnreadableBody, UserError
+from serving.charsets import not_text, recode
 from serving.media import CSV, JSON, JSONLINES, JSONLINES_ALIASES, NPY
 from serving.schema import Matrix, Schema, no_rows, short
 
-Decoder = Callable[[bytes, Schema, str], Matrix]
-"""(body, columns, charset) to the matrix; raises UnreadableBody, SchemaMismatch or BadData."""
+Faults = dict[int, str]
+"""Row number to what is wrong with it, where bad rows are to be passed over."""
 
-CHARSETS = {
-    "utf-8": "utf-8",
-    "utf8": "utf-8",
-    "us-ascii": "ascii",
-    "ascii": "ascii",
-    "iso-8859-1": "latin-1",
-    "utf-16": "utf-16",
-}
+
+@dataclass(frozen=True)
+class Format:
+    """What the request says of its body beside the media type."""
+
+    charset: str = "utf-8"
+    header: str = ""
+    """Of CSV: `present`, `absent`, or empty to tell by its look."""
+    batch: bool = False
+    """Whether bodies are parts of one file, of which only the first has the header (H-30)."""
+
+
+Decoder = Callable[[bytes, Schema, Format, "Faults | None"], Matrix]
+"""Bytes to the matrix; raises UnreadableBody, SchemaMismatch or BadData. With a dict for faults, CSV and JSON Lines put
+the rows they can't use there, and leave them out of the matrix."""
+
 BLOCK_ROWS = 8_192
 
+R = TypeVar("R")
 
-def decode_csv(body: bytes, schema: Schema, charset: str) -> Matrix:
+
+def decode_csv(body: bytes, schema: Schema, form: Format, faults: Faults | None = None) -> Matrix:
     """Read one row a line; a first line of the features' names, in any order, is a header. Row numbers leave it out."""
-    data = _recode(body, charset).rstrip(b"\r\n ")
+    data = recode(body, form.charset).rstrip(b"\r\n ")
     reader = csv.reader(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", newline=""), strict=True)
     blocks: list[Matrix] = []
-    order: list[int] | None = None
     first_row = 1
     try:
         rows = list(islice(reader, BLOCK_ROWS))
-        if rows and _is_header(rows[0], schema):
-            order = schema.positions([cell.strip() for cell in rows[0]])
-            rows = rows[1:]
+        order = _header_order(rows, schema, form)
+        rows = rows[1:] if order else rows
         while rows:
-            blocks.append(schema.from_text(_arranged(rows, order, schema), first_row))
+            block = _read_rows(_arranged(rows, order, schema), first_row, schema.from_text, faults)
+            blocks += [block] if len(block) else []
             first_row += len(rows)
             rows = list(islice(reader, BLOCK_ROWS))
     except csv.Error as error:
         raise UnreadableBody(f"The body is not CSV: {error} in line {reader.line_num}.", line=reader.line_num) from None
     except UnicodeDecodeError:
-        raise _not_text(data, "utf-8") from None
-    if not blocks:
+        raise not_text(data, "utf-8") from None
+    if not blocks and not faults and not (form.batch and order):  # of a file's parts one may hold the header alone
         raise no_rows()
-    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+    return _joined(blocks, schema)
 
 
-def decode_json(body: bytes, schema: Schema, charset: str) -> Matrix:
+def decode_json(body: bytes, schema: Schema, form: Format, faults: Faults | None = None) -> Matrix:
     """Read rows under `instances`, a bare list of them, columns by name, or pandas' `dataframe_split`."""
-    document = _load_json(body, charset)
+    document = _load_json(body, form.charset)
     if isinstance(document, dict) and "instances" in document:
         document = document["instances"]
     elif isinstance(document, dict) and "dataframe_split" in document:
@@ -71,17 +82,23 @@ def decode_json(body: bytes, schema: Schema, charset: str) -> Matrix:
     return _from_rows(document, schema)
 
 
-def decode_jsonlines(body: bytes, schema: Schema, charset: str) -> Matrix:
+def decode_jsonlines(body: bytes, schema: Schema, form: Format, faults: Faults | None = None) -> Matrix:
     """Read a row a line: a list, `{"features": [..]}`, `{"data": {"features": [..]}}` (H-17), or names to values."""
-    lines = _recode(body, charset).rstrip(b"\r\n ").split(b"\n")
-    try:
-        rows = list(map(orjson.loads, lines))
-    except orjson.JSONDecodeError:
-        rows = [_load_line(line, number) for number, line in enumerate(lines, 1)]
-    return _from_rows(rows, schema)
+    lines = recode(body, form.charset).rstrip(b"\r\n ").split(b"\n")
+
+    def read(lines: Sequence[bytes], first_row: int) -> Matrix:
+        try:
+            rows = list(map(orjson.loads, lines))
+        except orjson.JSONDecodeError:
+            rows = [_load_line(line, number) for number, line in enumerate(lines, first_row)]
+        return _from_rows(rows, schema, first_row)
+
+    starts = range(0, len(lines), BLOCK_ROWS)
+    blocks = [_read_rows(lines[start : start + BLOCK_ROWS], start + 1, read, faults) for start in starts]
+    return _joined([block for block in blocks if len(block)], schema)
 
 
-def decode_npy(body: bytes, schema: Schema, charset: str) -> Matrix:
+def decode_npy(body: bytes, schema: Schema, form: Format, faults: Faults | None = None) -> Matrix:
     """Read a NumPy array [N, F]; a pickle in one would run code and is never loaded (H-20)."""
     stream = io.BytesIO(body)
     try:
@@ -113,26 +130,45 @@ DECODERS: dict[str, Decoder] = {
 }
 
 
-def _recode(body: bytes, charset: str) -> bytes:
-    """Return the body as UTF-8 without a byte-order mark."""
-    if charset in {"utf-8", "utf8"}:
-        return body.removeprefix(b"\xef\xbb\xbf")
-    if charset not in CHARSETS:
-        raise UnsupportedMediaType(f"Charset {short(charset)} is not read here; send UTF-8 (or {', '.join(CHARSETS)}).")
-    try:
-        return body.decode(CHARSETS[charset]).encode()
-    except UnicodeDecodeError:
-        raise _not_text(body, CHARSETS[charset]) from None
+def _joined(blocks: Sequence[Matrix], schema: Schema) -> Matrix:
+    if len(blocks) == 1:
+        return blocks[0]
+    return np.concatenate(blocks) if blocks else np.empty((0, len(schema.names)), dtype=np.float32)
 
 
-def _not_text(body: bytes, charset: str) -> UnreadableBody:
-    """Return the error of a body that isn't of a charset; the place counts from the body's begin, not from a block's."""
+def _read_rows(rows: Sequence[R], first_row: int, read: Callable[[Sequence[R], int], Matrix], faults: Faults | None) -> Matrix:
+    """Read all rows at once; where that fails and bad rows are to be passed over, one by one."""
     try:
-        body.decode(charset)
-    except UnicodeDecodeError as error:
-        found = f"byte {body[error.start]:#04x} at {error.start:,} is none of its characters"
-        return UnreadableBody(f"The body is not {charset}: {found}.")
-    return UnreadableBody(f"The body is not {charset}.")
+        return read(rows, first_row)
+    except UserError:
+        if faults is None:
+            raise
+    good = []
+    for number, row in enumerate(rows, first_row):
+        try:
+            good.append(read([row], number))
+        except UserError as error:
+            faults[number] = error.message
+    return np.concatenate(good) if good else np.empty((0, 0), dtype=np.float32)
+
+
+def _header_order(rows: Sequence[Sequence[str]], schema: Schema, form: Format) -> list[int] | None:
+    """Return where the features stand in a header, None where the first row is data.
+
+    Raises:
+        SchemaMismatch: the header has other names than the features', or, in batch, another order: the file's next parts
+            come without a header (H-30) and would be read wrongly.
+    """
+    is_header = bool(rows) and form.header != "absent" and (form.header == "present" or _is_header(rows[0], schema))
+    if not is_header:
+        return None
+    order = schema.positions([cell.strip() for cell in rows[0]])
+    if form.batch and order != sorted(order):
+        raise SchemaMismatch(
+            "The header has another order than the model's. In a batch job only the file's first part has the header, and the "
+            f"others would be read in the wrong order. Order the columns so: {schema.listing}."
+        )
+    return order
 
 
 def _is_header(cells: Sequence[str], schema: Schema) -> bool:
@@ -155,12 +191,12 @@ def _arranged(rows: Sequence[Sequence[str]], order: list[int] | None, schema: Sc
 
 
 def _load_json(body: bytes, charset: str) -> Any:
-    text = _recode(body, charset)
+    text = recode(body, charset)
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         if "UTF-8" in error.msg:
-            raise _not_text(text, "utf-8") from None
+            raise not_text(text, "utf-8") from None
         where = f"line {error.lineno} column {error.colno}"
         raise UnreadableBody(f"The body is not JSON: {error.msg}, {where}.{_nan_hint(text)}") from None
 
@@ -186,12 +222,12 @@ def _is_row(document: Mapping[str, Any], schema: Schema) -> bool:
     )
 
 
-def _from_rows(rows: Sequence[Any], schema: Schema) -> Matrix:
+def _from_rows(rows: Sequence[Any], schema: Schema, first_row: int = 1) -> Matrix:
     if not rows:
         raise no_rows()
     if all(type(row) is dict and "features" not in row and "data" not in row for row in rows):
-        return schema.from_records(rows)
-    return schema.from_values([_cells(row, number, schema) for number, row in enumerate(rows, 1)])
+        return schema.from_records(rows, first_row)
+    return schema.from_values([_cells(row, number, schema) for number, row in enumerate(rows, first_row)], first_row)
 
 
 def _cells(row: Any, number: int, schema: Schema) -> Sequence[Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qsl
 
-from contract.errors import BerthError, MethodNotAllowed, PayloadTooLarge, SlowBody
+from contract.errors import BerthError, MethodNotAllowed, Overloaded, PayloadTooLarge, SlowBody
 from serving.errors import error_body
 from serving.media import JSON
 
@@ -21,6 +22,27 @@ DISCARD_TIMES = 4
 would lose the answer that tells it why."""
 
 
+class Budget:
+    """The bytes that all bodies being read or predicted in one process may hold."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    def take(self, size: int) -> None:
+        """Count bytes that have come.
+
+        Raises:
+            Overloaded: there is no room for them; they are not counted.
+        """
+        if size > self._left:
+            raise Overloaded("The bodies of other requests fill the memory kept for them. Try again later.", retry_after_s=1)
+        self._left -= size
+
+    def give(self, size: int) -> None:
+        """Give bytes back."""
+        self._left += size
+
+
 class ClientGone(Exception):
     """The client closed before its body was whole; nobody waits for an answer."""
 
@@ -28,17 +50,37 @@ class ClientGone(Exception):
 class Request:
     """What a client asks."""
 
-    __slots__ = ("_receive", "headers", "method", "parameters", "path", "rows")
+    __slots__ = (
+        "_identity",
+        "_receive",
+        "drift",
+        "headers",
+        "held_bytes",
+        "method",
+        "parameters",
+        "path",
+        "query_string",
+        "rows",
+        "size_bytes",
+    )
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         """Names in lower case, as ASGI has them."""
+        self.query_string: bytes = scope.get("query_string", b"")
         self.parameters: Mapping[str, str] = {}
         """The parts of the path that its route names."""
         self.rows = 0
         """How many rows were predicted for it, for whoever counts."""
+        self.drift: Any = None
+        """What `Drift.count` found in those rows."""
+        self.size_bytes = 0
+        """Of the body, once it was read."""
+        self.held_bytes = 0
+        """What its body has taken of the budget."""
+        self._identity = ""
         self._receive = receive
 
     def header(self, name: bytes) -> str:
@@ -46,30 +88,40 @@ class Request:
         return self.headers.get(name, b"").decode("latin-1")
 
     @property
+    def query(self) -> Mapping[str, str]:
+        """What stands behind the question mark; of a name that stands there twice, the last."""
+        return dict(parse_qsl(self.query_string.decode("latin-1"), keep_blank_values=True))
+
+    @property
     def identity(self) -> str:
         """The caller's Inference-Id (H-13) where it is printable and short, else a new one."""
-        given = self.header(b"x-amzn-sagemaker-inference-id")
-        return given if 0 < len(given) <= 64 and given.isascii() and given.isprintable() else secrets.token_hex(8)
+        if not self._identity:
+            given = self.header(b"x-amzn-sagemaker-inference-id")
+            is_usable = 0 < len(given) <= 64 and given.isascii() and given.isprintable()
+            self._identity = given if is_usable else secrets.token_hex(8)
+        return self._identity
 
-    async def body(self, limit: int, timeout_s: float) -> bytes:
+    async def body(self, limit: int, timeout_s: float, budget: Budget | None = None) -> bytes:
         """Return the body, read to its end.
 
         Args:
             limit: size in bytes.
             timeout_s: seconds from here to the last byte.
+            budget: what bodies may hold together; `held_bytes` says what this one has taken of it.
 
         Raises:
             PayloadTooLarge: it is larger than the limit.
             SlowBody: it was not whole in time.
+            Overloaded: bodies hold too much already.
             ClientGone: the client closed.
         """
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._read(limit)
+                return await self._read(limit, budget)
         except TimeoutError:
             raise SlowBody(f"The body was not whole within {timeout_s:g} s. Send it faster, or in parts.") from None
 
-    async def _read(self, limit: int) -> bytes:
+    async def _read(self, limit: int, budget: Budget | None) -> bytes:
         chunks: list[bytes] = []
         size, more = 0, True
         while more:
@@ -79,12 +131,16 @@ class Request:
             chunk = message.get("body", b"")
             size += len(chunk)
             if size <= limit:
+                if budget:
+                    budget.take(len(chunk))
+                    self.held_bytes = size
                 chunks.append(chunk)
             else:
                 chunks.clear()
                 if size > DISCARD_TIMES * limit:
                     break
             more = message.get("more_body", False)
+        self.size_bytes = size
         if size > limit:
             raise PayloadTooLarge(
                 f"The body has {'more than ' if more else ''}{size:,} bytes; at most {limit:,} are taken. Send fewer rows.",
@@ -109,6 +165,8 @@ class Answer:
 
 
 Handler = Callable[[Request], Awaitable[Answer]]
+Explain = Callable[[BerthError, str], Answer]
+"""An error and the request's id to the answer that tells it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +177,12 @@ class Route:
     path: str
     """A part in braces, `/models/{name}`, takes any text without a slash; it goes into `Request.parameters`."""
     handler: Handler
+    explain: Explain | None = None
+    """How its protocol words an error; None for `error_answer`."""
+    operation: Mapping[str, Any] = field(default_factory=dict)
+    """OpenAPI's Operation Object; see serving/openapi.py."""
+    quiet: bool = False
+    """Whether it is asked every few seconds, and so not logged."""
 
 
 def wrong_method(method: str, path: str, allowed: list[str]) -> MethodNotAllowed:

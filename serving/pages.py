@@ -1,12 +1,21 @@
-"""What people look at, and `/metadata` for programs: a small Flask application behind the short path."""
+"""What people look at, and `/metadata` for programs: a small Flask application behind the short path.
+
+The page is complete without JavaScript; `static/` makes it live. It takes nothing from other hosts and runs nothing in line.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import re
 import secrets
+from collections.abc import Mapping
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, render_template_string
+from flask import Flask, Response, abort, render_template
 from werkzeug.exceptions import HTTPException
 
 from contract.errors import BerthError, MethodNotAllowed, UnknownPath
@@ -14,43 +23,43 @@ from contract.manifest import Manifest
 from serving.errors import error_body
 from serving.settings import Settings
 
-HOME = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{{ model.title }}</title>
-<style>body{font:1rem/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
-pre{overflow:auto;background:#8881;padding:1rem}
-table{border-collapse:collapse}td,th{padding:.2rem .8rem .2rem 0;text-align:left}</style>
-<h1>{{ model.title }}</h1>
-<p>{{ model.about }}</p>
-<p>Predicts <b>{{ model.target.name }}</b>: {{ model.target.meaning }}
-{%- if model.target.unit %}, in {{ model.target.unit }}{% endif %}
-{%- if model.target.labels %}; one of {{ model.target.labels | join(", ") }}{% endif %}.</p>
-<table><tr><th>feature<th>meaning<th>takes</tr>
-{% for feature in model.features -%}
-<tr><td>{{ feature.name }}<td>{{ feature.meaning }}<td>{{ feature.choices | join(", ") if feature.choices else "a number" }}
-{%- if feature.unit %}, {{ feature.unit }}{% endif %}{% if feature.nullable %}, or nothing{% endif %}</tr>
-{% endfor -%}
-</table>
-<h2>Call it</h2>
-<pre>curl -H 'Content-Type: application/json' -d '{{ sample }}' http://localhost:8080/invocations</pre>
-<p><a href="/metadata">/metadata</a> describes the model to programs: columns, samples, metrics, versions.</p>
-</html>
-"""
+HERE = Path(__file__).parent
+MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+SAMPLES = ("curl", "Python", "boto3", "AWS CLI")
+"""Ways to call, each a file of `templates/samples/`; the page's script fills the same texts with what the form holds."""
+ADDRESS = "http://localhost:8080/invocations"
+"""Where samples call as long as no script has put the page's own address there."""
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 
 def make_pages(manifest: Manifest, settings: Settings) -> Flask:
     """Return the application that serves the home page and `/metadata`, and answers unknown paths."""
     pages = Flask(__name__, static_folder=None)
+    pages.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
+    pages.add_template_filter(figure)
     image = {"version": settings.image_version, "revision": settings.image_revision}
     document = json.dumps({**manifest.to_json(), "served_by": image}, indent=2, ensure_ascii=False)
-    sample = json.dumps({"instances": [manifest.samples[0]["row"]]}, ensure_ascii=False)
-    sample = sample.replace("'", "\\u0027")  # it stands in a shell's single quotes
+    assets = {path.name: path for path in (HERE / "static").iterdir() if path.suffix in MEDIA_TYPES}
+    # The digest stands in the path, so that what a page's scripts import has it too, and a browser may keep all for good.
+    digest = sha256(b"".join(assets[name].read_bytes() for name in sorted(assets))).hexdigest()[:12]
+    home_page = cache(lambda: render_template("home.html", assets=f"static/{digest}", image=image, **_content(manifest)))
 
     @pages.get("/")
-    def home() -> str:
-        return render_template_string(HOME, model=manifest.declaration, sample=sample)
+    def home() -> Response:
+        return Response(home_page(), mimetype="text/html", headers={"Cache-Control": "no-cache"})
+
+    @pages.get("/static/<version>/<name>")
+    def static(version: str, name: str) -> Response:
+        if name not in assets:
+            abort(404)
+        keep = "public, max-age=31536000, immutable" if version == digest else "no-store"
+        media_type = MEDIA_TYPES[assets[name].suffix]
+        return Response(assets[name].read_bytes(), mimetype=media_type, headers={"Cache-Control": keep})
 
     @pages.get("/metadata")
     def metadata() -> Response:
@@ -60,7 +69,67 @@ def make_pages(manifest: Manifest, settings: Settings) -> Flask:
     def refuse(error: HTTPException) -> Response:
         return _error_response(_translate(error))
 
+    @pages.after_request
+    def protect(response: Response) -> Response:
+        response.headers.update(HEADERS)
+        return response
+
     return pages
+
+
+def figure(value: Any) -> str:
+    """Return a number as a person reads it: six digits, thousands apart; another value as it is."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    if value and not 1e-4 <= abs(value) < 1e9:
+        return f"{value:.4e}"
+    decimals = max(0, 5 - math.floor(math.log10(abs(value)))) if value else 0
+    text = f"{value:,.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if decimals else text
+
+
+def _content(manifest: Manifest) -> Mapping[str, Any]:
+    """Return what the template shows."""
+    estimator = manifest.hyperparameters.get("estimator")
+    knobs = [knob for knob in manifest.declaration.hyperparameters if not knob.estimators or estimator in knob.estimators]
+    return {
+        "model": manifest.declaration,
+        "manifest": manifest,
+        "metrics": _metric_table(manifest.metrics),
+        "trained_with": {knob.name: manifest.hyperparameters.get(knob.name) for knob in knobs},
+        "samples": _sample_calls(manifest),
+    }
+
+
+def _metric_table(metrics: Mapping[str, float]) -> Mapping[str, Any]:
+    """Return `part:name` metrics as a table: a row a name, a column a part."""
+    cells = {tuple(name.rpartition(":")[::2]): value for name, value in metrics.items()}
+    parts, names = list(dict.fromkeys(part for part, _ in cells)), list(dict.fromkeys(name for _, name in cells))
+    return {"parts": parts, "rows": {name: [cells.get((part, name)) for part in parts] for name in names}}
+
+
+def _sample_calls(manifest: Manifest) -> list[Mapping[str, str]]:
+    row = manifest.samples[0]["row"]
+    values = {
+        "json": _literal(row, "null").replace("'", "\\u0027"),  # it stands in a shell's single quotes
+        "python": _literal(row, "None"),
+        "url": ADDRESS,
+        "name": re.sub(r"[^A-Za-z0-9-]", "-", manifest.declaration.name),  # bare in a command
+    }
+    calls: list[Mapping[str, str]] = []
+    for title in SAMPLES:
+        template = (HERE / "templates" / "samples" / f"{title.lower().replace(' ', '-')}.txt").read_text(encoding="utf-8")
+        template = template.strip().replace("@name@", values["name"])
+        text = re.sub(r"@(json|python|url)@", lambda found: values[found[1]], template)
+        calls.append({"title": title, "template": template, "text": text})
+    return calls
+
+
+def _literal(row: Mapping[str, Any], missing: str) -> str:
+    """Return a row as JSON, and with another word for null as Python: their texts and numbers are written alike."""
+    pairs = ((json.dumps(name, ensure_ascii=False), value) for name, value in row.items())
+    cells = (f"{name}: {missing if value is None else json.dumps(value, ensure_ascii=False)}" for name, value in pairs)
+    return f"{{{', '.join(cells)}}}"
 
 
 def _translate(error: HTTPException) -> BerthError:

@@ -112,6 +112,8 @@ class SklearnPredictor:
         self.schema = Schema(manifest.declaration.features)
         try:
             self._model = joblib.load(folder / JOBLIB)
+            threads = [name for name in self._model.get_params() if name.endswith("__n_jobs")]
+            self._model.set_params(**dict.fromkeys(threads, 1))  # a forest would spread one row over every CPU
         except Exception as error:  # unpickling may raise anything
             raise DamagedModel(f"{folder / JOBLIB} can't be loaded: {error!r}.", file=JOBLIB) from error
 

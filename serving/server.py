@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import pwd
+import resource
 import signal
 import sys
 import time
@@ -20,14 +22,17 @@ from gunicorn.errors import HaltServer
 
 from contract.errors import BerthError
 from serving.app import App
+from serving.metrics import Metrics
+from serving.models import NoModel
+from serving.platforms import model_folder
 from serving.predictor import load_predictor
 from serving.settings import Settings
-from serving.worker import Worker
+from serving.worker import MAX_CONNECTIONS, Worker
 
 GRACE_S = 20  # H-6: SIGKILL follows SIGTERM after 30 s
-KEEPALIVE_S = 75  # longer than the 60 s of the usual load balancers, so that it's never us who close under a request
 USER = "berth"
 NEEDED_CAPABILITIES = {"CAP_CHOWN": 0, "CAP_SETGID": 6, "CAP_SETUID": 7}  # bits of CapEff, linux/capability.h
+MEMORY_S = 60.0  # deaths further apart than this are no row of them
 YOUNG_S, MAX_YOUNG_DEATHS = 2.0, 10
 
 
@@ -35,17 +40,32 @@ def main() -> int:
     """Serve until SIGTERM; return the exit code when it can't be begun."""
     parser = argparse.ArgumentParser(prog="serve", description="Serve the model of /opt/ml/model.")
     parser.add_argument(
-        "--port", type=int, help="port to listen on (otherwise SAGEMAKER_BIND_TO_PORT, AIP_HTTP_PORT, PORT, 8080)"
+        *("--port", "--http_port", "--http-port"),
+        dest="port",
+        type=int,
+        help="port to listen on (otherwise SAGEMAKER_BIND_TO_PORT, AIP_HTTP_PORT, PORT, 8080)",
     )
+    for name, what in (("model_name", "BERTH_MODEL_NAME"), ("model_dir", "AZUREML_MODEL_DIR")):  # K-2: KServe's spelling
+        parser.add_argument(f"--{name}", f"--{name.replace('_', '-')}", help=f"as {what}, which it goes before")
     arguments = parser.parse_args()
     try:
-        settings = Settings.from_environ(os.environ, arguments.port)
-        app = App(load_predictor(settings.paths.model, settings.predictor), settings)
+        settings = Settings.from_environ(os.environ, **vars(arguments))
+        predictor = NoModel() if settings.multi_model else load_predictor(model_folder(settings), settings.predictor)
+        app = App(predictor, settings)
     except BerthError as error:
         print(f"serve: {error.message}", file=sys.stderr, flush=True)
         return error.exit_code
+    raise_file_limit()
     Server(app, settings).run()
     return 0
+
+
+def raise_file_limit() -> None:
+    """Let each worker hold as many connections as the system allows: the usual soft limit is 1,024 files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + 1_000 if hard == resource.RLIM_INFINITY else min(MAX_CONNECTIONS + 1_000, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -53,7 +73,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def __init__(self, app: App, settings: Settings) -> None:
         self.app = app
-        self.options = gunicorn_options(settings)
+        self.options = gunicorn_options(settings, app.metrics)
         super().__init__()
 
     def load_config(self) -> None:
@@ -66,9 +86,19 @@ class Server(BaseApplication):  # type: ignore[misc]
         return self.app
 
 
-def gunicorn_options(settings: Settings) -> dict[str, Any]:
+def gunicorn_options(settings: Settings, metrics: Metrics) -> dict[str, Any]:
     """Return gunicorn's settings, by gunicorn's names."""
-    young_deaths = YoungDeaths()
+    # What a multi-model endpoint has loaded dies with its worker; only the server's end tells the platform to load it again.
+    young_deaths = YoungDeaths(math.inf, 1) if settings.multi_model else YoungDeaths()
+
+    def before_fork(arbiter: Any, worker: Any) -> None:
+        young_deaths.start(arbiter, worker)
+        worker.slot = metrics.take_slot({other.slot for other in arbiter.WORKERS.values()})
+
+    def after_exit(arbiter: Any, worker: Any) -> None:
+        metrics.free_slot(worker.slot)
+        young_deaths.count(arbiter, worker)
+
     options = {
         "bind": f"0.0.0.0:{settings.port}",
         "workers": settings.workers,
@@ -77,15 +107,15 @@ def gunicorn_options(settings: Settings) -> dict[str, Any]:
         "preload_app": True,
         "timeout": settings.timeout_s,
         "graceful_timeout": GRACE_S,
-        "keepalive": KEEPALIVE_S,
+        "keepalive": settings.keepalive_s,
         "control_socket_disable": True,  # it can't be made on a read-only file system
         "loglevel": logging.getLevelName(10 * max(1, settings.log_level // 10)).lower(),
         "proc_name": "serve",
-        "pre_fork": young_deaths.start,
+        "pre_fork": before_fork,
         "post_fork": let_sigterm_end_it,
-        "child_exit": young_deaths.count,
+        "child_exit": after_exit,
     }
-    return {**options, "user": USER, "group": USER} if may_drop_privileges() else options
+    return {**options, "user": USER, "group": USER, "initgroups": True} if may_drop_privileges() else options
 
 
 def let_sigterm_end_it(arbiter: Any, worker: Any) -> None:
@@ -113,8 +143,11 @@ def may_drop_privileges(status: Path = Path("/proc/self/status")) -> bool:
 class YoungDeaths:
     """Ends the server when worker after worker dies as soon as it starts: a port that never answers helps nobody (H-10)."""
 
-    def __init__(self) -> None:
+    def __init__(self, young_s: float = YOUNG_S, limit: int = MAX_YOUNG_DEATHS) -> None:
+        self.young_s = young_s
+        self.limit = limit
         self.in_a_row = 0
+        self.last = 0.0
 
     def start(self, arbiter: Any, worker: Any) -> None:
         """Be told of a worker's start."""
@@ -122,7 +155,9 @@ class YoungDeaths:
 
     def count(self, arbiter: Any, worker: Any) -> None:
         """Be told of a worker's end; those that an ordered stop ends (its listeners are gone) don't count."""
-        is_young = time.monotonic() - worker.born < YOUNG_S
-        self.in_a_row = self.in_a_row + 1 if is_young and arbiter.LISTENERS else 0
-        if self.in_a_row >= MAX_YOUNG_DEATHS:
-            raise HaltServer(f"{self.in_a_row} workers in a row died within {YOUNG_S:g} s of their start", 1)
+        now = time.monotonic()
+        is_young = now - worker.born < self.young_s
+        self.in_a_row = self.in_a_row * (now - self.last < MEMORY_S) + 1 if is_young and arbiter.LISTENERS else 0
+        self.last = now
+        if self.in_a_row >= self.limit:
+            raise HaltServer(f"{self.in_a_row} workers in a row died within {self.young_s:g} s of their start", 1)

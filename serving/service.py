@@ -8,9 +8,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from contract.cgroup import cpus
 from contract.errors import Overloaded
+from serving.drift import Drift
 from serving.encoders import Encoder
-from serving.exchange import Answer, Request
+from serving.encodings import ZIP_BYTES, accepts_gzip, unzip, zipped
+from serving.exchange import Answer, Budget, Request
+from serving.models import Models
 from serving.predictor import Predictor, self_test
 from serving.schema import Matrix, Schema
 from serving.settings import Settings
@@ -22,7 +26,7 @@ Reader = Callable[[bytes, Schema], tuple[Matrix, Encoder]]
 INLINE_BYTES = 16_384
 """Bodies up to this size are predicted on the event loop; larger ones in a thread, so that they don't hold up `/ping`."""
 SLOTS = 2
-"""Large bodies that a worker computes at once."""
+"""Large bodies that a worker computes at once; the one worker of a multi-model endpoint as many as it has CPUs."""
 
 log = logging.getLogger("gunicorn.error")
 
@@ -49,10 +53,14 @@ class Slots:
             raise Overloaded(
                 f"Every inference slot was busy for {self._wait_s:g} s. Try again later, or add workers.", retry_after_s=1
             ) from None
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-        finally:
-            self._free.release()
+        running = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        running.add_done_callback(self._release)
+        return await asyncio.shield(running)  # a client that goes away doesn't stop the thread: its slot stays taken
+
+    def _release(self, done: asyncio.Future[T]) -> None:
+        self._free.release()
+        if not done.cancelled():
+            done.exception()  # looked at, so that nothing is logged where nobody waits any more
 
 
 class Service:
@@ -61,7 +69,11 @@ class Service:
     def __init__(self, predictor: Predictor, settings: Settings) -> None:
         self.predictor = predictor
         self.settings = settings
-        self.slots = Slots(SLOTS, settings.slot_wait_s)
+        self.drift = Drift(predictor.manifest.declaration.features, predictor.manifest.ranges)
+        self.count_models: Callable[[], int] = lambda: 1
+        self.models = Models(settings) if settings.multi_model else None
+        self.slots = Slots(cpus() if settings.multi_model else SLOTS, settings.slot_wait_s)
+        self.budget = Budget(settings.bodies_bytes)
         self.is_ready = True  # load_predictor has run the self-test (H-9)
 
     async def answer(self, request: Request, read: Reader, media_type: str, predictor: Predictor | None = None) -> Answer:
@@ -76,15 +88,30 @@ class Service:
         Raises:
             BerthError: the body can't be read, or there is no room.
         """
-        body = await request.body(self.settings.max_payload_bytes, self.settings.body_timeout_s)
-        chosen = predictor or self.predictor
+        try:
+            body = await self.read_body(request)
+            return await self._answer(request, body, read, media_type, predictor or self.predictor)
+        finally:
+            self.budget.give(request.held_bytes)
 
-        def work() -> bytes:
-            matrix, encode = read(body, chosen.schema)
+    async def read_body(self, request: Request) -> bytes:
+        """Return a request's body, within the settings' limits; what it holds of the budget is the caller's to give back."""
+        return await request.body(self.settings.max_payload_bytes, self.settings.body_timeout_s, self.budget)
+
+    async def _answer(self, request: Request, body: bytes, read: Reader, media_type: str, chosen: Predictor) -> Answer:
+        encoding = request.header(b"content-encoding")
+        zips = accepts_gzip(request.header(b"accept-encoding"))
+
+        def work() -> Answer:
+            matrix, encode = read(unzip(body, encoding, self.settings.max_payload_bytes), chosen.schema)
             request.rows = len(matrix)
-            return encode(chosen.predict(matrix))
+            if chosen is self.predictor:
+                request.drift = self.drift.count(matrix)
+            answer = Answer(200, encode(chosen.predict(matrix)), media_type)
+            return zipped(answer) if zips and len(answer.body) >= ZIP_BYTES else answer
 
-        return Answer(200, work() if len(body) <= INLINE_BYTES else await self.slots.run(work), media_type)
+        is_small = len(body) <= INLINE_BYTES and not encoding  # nobody knows how large a zipped one will be
+        return work() if is_small else await self.slots.run(work)
 
     def test_again(self) -> None:
         """Find out, after a failure that has no name, whether the model still answers; the probes tell."""

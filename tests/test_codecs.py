@@ -240,7 +240,7 @@ def test_json_lines_are_read_line_by_line(body):
 
 
 CONTENT_TYPES = {
-    "parameters": ("text/csv; header=present; label_size=0", None),
+    "parameters": ("text/csv; charset=UTF-8; header=absent; label_size=0", None),
     "capitals": ("Text/CSV; Charset=UTF-8", None),
     "a quoted charset": ('text/csv; charset="utf-8"', None),
     "nothing": ("", None),

@@ -52,7 +52,8 @@ def test_the_labels_are_true_and_complete(config):
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
     assert {"org.opencontainers.image.revision", "org.opencontainers.image.source"} <= labels.keys()
     assert {name: value for name, value in labels.items() if name.startswith("com.amazonaws")} == {
-        "com.amazonaws.sagemaker.capabilities.accept-bind-to-port": "true"
+        "com.amazonaws.sagemaker.capabilities.accept-bind-to-port": "true",
+        "com.amazonaws.sagemaker.capabilities.multi-models": "true",
     }
 
 

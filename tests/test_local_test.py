@@ -87,9 +87,10 @@ def test_a_server_that_can_not_start_is_reported_with_what_it_printed(tmp_path: 
 
 
 def test_training_is_stopped_as_the_platform_stops_it(tmp_path: Path) -> None:
-    lay_out(tmp_path, {"training": SAMPLE}, {"estimator": "mlp", "epochs": "10000", "learning_rate_init": "0.00001"})
+    slow = {"estimator": "mlp", "epochs": "10000", "learning_rate_init": "0.00001", "hidden_units": "1024"}
+    lay_out(tmp_path, {"training": SAMPLE}, slow)
     outcome = train(Processes(), tmp_path, stop_after_s=5)
-    assert outcome.exit_code in {0, 143}
+    assert outcome.exit_code == 143  # MLP has one step: there is nothing to keep
     assert outcome.seconds < 10
 
 

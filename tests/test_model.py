@@ -319,3 +319,17 @@ def test_every_value_of_the_sample_is_within_its_declared_range() -> None:
 def test_the_ethical_problem_is_named_where_people_look() -> None:
     assert "segregation" in DECLARATION.about
     assert "segregation" in (SAMPLE / "README.md").read_text()
+
+
+@pytest.mark.parametrize("estimator", ["hist_gradient_boosting", "random_forest"])
+def test_a_value_between_a_threshold_and_its_nearest_float32_goes_the_same_way_in_onnx(estimator):
+    """45.8 and 46.0 have 45.89999961853027 between them, whose nearest float32 is 45.9 itself (met in the penguins)."""
+    matrix = np.float32([[45.8]] * 40 + [[46.0]] * 40)
+    target = np.float64([0.0] * 40 + [10.0] * 40)
+    values = {knob.name: knob.default for knob in DECLARATION.hyperparameters} | {"estimator": estimator, "max_features": 1.0}
+    declaration = replace(DECLARATION, features=(Feature("x", ""),))
+    model = build_pipeline(declaration, values).fit(matrix, target)
+    probe = np.vstack([matrix, np.float32([[45.9]])])
+    before = model.predict(probe)
+    assert export(model, probe, float(target.std())).parity["difference"] < 1e-4
+    np.testing.assert_array_equal(model.predict(probe), before)

@@ -8,7 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, SAMPLE
+
+from local_test.run import run
+from local_test.runners import Processes
 
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -30,6 +33,19 @@ def test_the_first_screen_has_one_sentence_two_commands_and_what_they_print() ->
     assert any("/ping answered 200" in line for line in screen)
 
 
+def test_make_run_prints_what_readme_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Digits of times aside: those are another machine's."""
+    shown = re.search(r"`make run` prints.*?```\n(.*?)```", README, re.DOTALL)
+    assert run(Processes(), tmp_path / "build" / "ml", SAMPLE, {}) == 0
+    printed = _without_times(capsys.readouterr().out.replace(f"{tmp_path}/", ""))
+    assert shown
+    assert [line for line in _without_times(shown[1]).splitlines() if line not in printed.splitlines()] == []
+
+
+def _without_times(text: str) -> str:
+    return re.sub(r"\d+(\.\d+)? m?s$", "TIME", text, flags=re.MULTILINE)
+
+
 def test_every_make_verb_that_readme_names_exists() -> None:
     named = set(re.findall(r"\bmake ([a-z][a-z-]+)", README))
     assert named - set(verbs()) == set()
@@ -47,7 +63,7 @@ def test_every_variable_that_the_code_reads_is_documented() -> None:
     assert [name for name in sorted(read) if f"`{name}`" not in README] == []
 
 
-def test_every_hyperparameter_choice_that_readme_names_exists() -> None:
+def test_readme_names_every_estimator() -> None:
     from model.pipeline import ESTIMATORS
 
     assert [name for name in ESTIMATORS if f"`{name}`" not in README] == []

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: onnxruntime reports home by default
@@ -44,6 +45,7 @@ def export(model: Pipeline, matrix: Matrix, spread: float) -> Exported:
     Raises:
         ExportFailed: ONNX can't express the pipeline, or differs by more; facts name the worst row.
     """
+    snap_thresholds(model)
     onnx = _convert(model, matrix.shape[1])
     rows = np.unique(np.linspace(0, len(matrix) - 1, min(len(matrix), MAX_ROWS)).astype(np.intp))
     outputs = onnxruntime.InferenceSession(onnx).run(None, {"features": np.ascontiguousarray(matrix[rows])})
@@ -55,6 +57,26 @@ def export(model: Pipeline, matrix: Matrix, spread: float) -> Exported:
         worst = int(rows[parity["worst"]])
         raise ExportFailed(_message(parity, worst), row=worst + 1, difference=parity["difference"], bound=parity["bound"])
     return Exported(onnx, {"onnx": True, "rows": len(rows), "difference": parity["difference"], "bound": parity["bound"]})
+
+
+def snap_thresholds(model: Pipeline) -> None:
+    """Round the thresholds of a fitted pipeline's trees down to float32, in place.
+
+    Features are float32, so `x <= threshold` stays what it was for each of them; ONNX rounds to nearest instead, which sends
+    a value that lies between a threshold and its nearest float32 down the other branch.
+    """
+    estimator = model.steps[-1][1] if isinstance(model, Pipeline) else model
+    for nodes in _tree_thresholds(estimator):
+        nearest = nodes.astype(np.float32)
+        nodes[:] = np.where(nearest > nodes, np.nextafter(nearest, np.float32(-np.inf)), nearest)
+
+
+def _tree_thresholds(estimator: Any) -> Iterator[NDArray[np.float64]]:
+    """Yield each tree's thresholds, as views that can be written to."""
+    for predictor in chain.from_iterable(getattr(estimator, "_predictors", ())):  # histogram boosting
+        yield predictor.nodes["num_threshold"]
+    for tree in np.ravel(getattr(estimator, "estimators_", ())):  # forests, gradient boosting
+        yield tree.tree_.threshold
 
 
 def _convert(model: Pipeline, n_features: int) -> bytes:

@@ -121,7 +121,7 @@ def _watch(child: Any, receiver: Connection, stop: Stop) -> str:
             failure = content
     if stop.requested:
         child.kill()
-        print("fit: stopped by a signal; keeping the last checkpoint", flush=True)
+        print("fit: stopped by a signal", flush=True)
     child.join()
     if child.exitcode == -signal.SIGKILL and not stop.requested:
         failure = "its process was killed by signal 9, most likely for want of memory. Use a larger instance or fewer rows."

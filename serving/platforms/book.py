@@ -6,6 +6,7 @@ from serving.codecs import read_body
 from serving.encoders import encode_book
 from serving.exchange import Answer, Request, Route
 from serving.media import JSON
+from serving.openapi import PREDICT
 from serving.service import Service
 
 
@@ -17,4 +18,4 @@ def routes(service: Service) -> list[Route]:
         content_type = request.header(b"content-type")
         return await service.answer(request, lambda body, schema: (read_body(body, content_type, schema), encode_book), JSON)
 
-    return [Route("POST", "/predict", predict)]
+    return [Route("POST", "/predict", predict, operation=PREDICT)]

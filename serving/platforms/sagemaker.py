@@ -1,25 +1,83 @@
-"""Amazon SageMaker: `/ping` and `/invocations` (contract 2.2, 2.3)."""
+"""Amazon SageMaker: `/ping`, `/invocations`, and what batch transform asks first (contract 2.2, 2.3, 2.6)."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from functools import partial
+
+from contract.cgroup import memory_bytes
+from serving.badrows import report, with_placeholders
 from serving.codecs import answer_type, read_body
-from serving.encoders import ENCODERS
-from serving.exchange import Answer, Request, Route
+from serving.decoders import Faults
+from serving.encoders import ENCODERS, Encoder
+from serving.exchange import Answer, Headers, Request, Route
+from serving.media import JSON
+from serving.openapi import INVOKE, PARAMETERS, PROBE
+from serving.predictor import Predictor
+from serving.schema import Matrix, Schema
 from serving.service import Service
+from serving.settings import MIB, Settings
+
+BATCH_MB = 100
+"""H-26: requests at once times megabytes of each may not be more."""
+BODY_TIMES = 16
+"""Memory that a body costs at most, in bodies (docs/measured.md)."""
+CUSTOM_ATTRIBUTES = b"x-amzn-sagemaker-custom-attributes"
 
 
 def routes(service: Service) -> list[Route]:
     """Return the platform's routes."""
+    settings = service.settings
+    parameters = json.dumps(execution_parameters(settings)).encode()
 
     async def ping(request: Request) -> Answer:
         """Say whether the model answers (H-8): the state is kept, never tested inside the probe."""
         return Answer(200 if service.is_ready else 503, b"")
 
-    async def invoke(request: Request) -> Answer:
-        """Predict in the format that Accept names."""
-        content_type = request.header(b"content-type")
-        media_type = answer_type(request.header(b"accept"), content_type, service.settings.default_accept)
-        encode = ENCODERS[media_type]
-        return await service.answer(request, lambda body, schema: (read_body(body, content_type, schema), encode), media_type)
+    async def ask_parameters(request: Request) -> Answer:
+        """Say how a batch transform job should send its file (H-26)."""
+        return Answer(200, parameters, JSON)
 
-    return [Route("GET", "/ping", ping), Route("HEAD", "/ping", ping), Route("POST", "/invocations", invoke)]
+    return [
+        Route("GET", "/ping", ping, operation=PROBE, quiet=True),
+        Route("HEAD", "/ping", ping, operation=PROBE, quiet=True),
+        Route("POST", "/invocations", partial(invoke, service), operation=INVOKE),
+        Route("GET", "/execution-parameters", ask_parameters, operation=PARAMETERS),
+    ]
+
+
+async def invoke(service: Service, request: Request, predictor: Predictor | None = None) -> Answer:
+    """Predict in the format that Accept names, with another model than the service's where one is given."""
+    settings = service.settings
+    content_type = request.header(b"content-type")
+    media_type = answer_type(request.header(b"accept"), content_type, settings.default_accept)
+    faults: Faults | None = {} if settings.bad_rows == "null" else None
+
+    def read(body: bytes, schema: Schema) -> tuple[Matrix, Encoder]:
+        matrix = read_body(body, content_type, schema, batch=settings.batch, faults=faults)
+        return matrix, with_placeholders(media_type, faults) if faults else ENCODERS[media_type]
+
+    answer = await service.answer(request, read, media_type, predictor)
+    report(faults or {}, request.identity)
+    return replace(answer, headers=answer.headers + own_headers(request, settings))
+
+
+def execution_parameters(settings: Settings) -> dict[str, int | str]:
+    """Return as many requests at once as there are workers, each as large as the product, the limit and memory allow."""
+    concurrency = min(settings.workers, BATCH_MB)
+    by_memory = memory_bytes() // 2 // BODY_TIMES // MIB // concurrency
+    size_mb = min(BATCH_MB // concurrency, settings.max_payload_bytes // MIB, by_memory)
+    return {"MaxConcurrentTransforms": concurrency, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": max(1, size_mb)}
+
+
+def own_headers(request: Request, settings: Settings) -> Headers:
+    """Return what a good answer carries beside its body: the caller's attributes (H-13), the metered rows (H-41)."""
+    headers: Headers = ()
+    attributes = request.header(CUSTOM_ATTRIBUTES)
+    if attributes and len(attributes) <= 1_024 and attributes.isascii() and attributes.isprintable():
+        headers = ((CUSTOM_ATTRIBUTES, attributes.encode()),)
+    if settings.metering_dimension:
+        units = json.dumps({"Dimension": settings.metering_dimension, "ConsumedUnits": request.rows})
+        headers = (*headers, (b"x-amzn-inference-metering", units.encode()))
+    return headers
