@@ -151,9 +151,9 @@ def read_manifest(model: Path) -> dict[str, Any]:
         return manifest
 
 
-def write_batch(job: Job, manifest: dict[str, Any], copies: int = 7) -> tuple[Path, list[Any]]:
-    """Write a headerless CSV file for a transform job; return its folder and what the job must answer, in order."""
-    folder = job.folder("batch-input")
+def write_batch(job: Job, manifest: dict[str, Any], name: str, copies: int) -> tuple[Path, list[Any]]:
+    """Write a headerless CSV file of the sample rows for a transform job; return its folder and its answers, in order."""
+    folder = job.folder(name)
     rows = [sample["row"] for sample in manifest["samples"]] * copies
     (folder / "rows.csv").write_bytes(payloads.csv_body(manifest, rows).rstrip(b"\n") + b"\n")
     return folder, expected_predictions(manifest) * copies

@@ -65,7 +65,7 @@ def deploy(job: sdk.Job, estimator: sdk.Untyped, manifest: dict[str, Any]) -> No
 
 def transform(job: sdk.Job, estimator: sdk.Untyped, manifest: dict[str, Any]) -> None:
     """Run a transform job: one line out for each line in, in order."""
-    folder, expected = sdk.write_batch(job, manifest)
+    folder, expected = sdk.write_batch(job, manifest, "batch-input", copies=7)
     with job.account.step("transform, split_type and assemble_with Line") as facts:
         output = job.folder("batch-output")
         uri = f"file://{output}"

@@ -79,9 +79,9 @@ def serve(job: sdk.Job, session: sdk.Untyped, model: str, manifest: dict[str, An
 
 
 def transform(job: sdk.Job, client: sdk.Untyped, manifest: dict[str, Any]) -> None:
-    """Run a transform job as many records a request, then as one; every answer is one line, in order."""
-    folder, expected = sdk.write_batch(job, manifest)
-    for strategy in ("MultiRecord", "SingleRecord"):
+    """Run a transform job of 100,000 rows as many records a request, then a few as one; every answer is one line, in order."""
+    for strategy, copies in (("MultiRecord", 33_334), ("SingleRecord", 7)):
+        folder, expected = sdk.write_batch(job, manifest, f"batch-input-{strategy}", copies)
         with job.account.step(f"transform, {strategy}, SplitType and AssembleWith Line") as facts:
             output = job.folder(f"batch-{strategy}")
             source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"file://{folder}"}}

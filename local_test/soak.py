@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -22,10 +23,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from local_test import outcomes
 from local_test.emulator import lay_out, train
 from local_test.hosting import body_memory
 from local_test.runners import ROOT, Processes, free_port
 
+REQUESTS, FUZZ_INPUTS, FUZZ_EXAMPLES = 1_000_000, 1_000_000, 200
 ESTIMATORS = ("hist_gradient_boosting", "random_forest", "ridge", "mlp")
 PROBE = """
 import json, os, sys, time
@@ -61,6 +64,9 @@ def soak(data: Path, image: str, docker: str, target: Path) -> int:
             container_start(base / "model", image, docker, rounds=7),
             image_parts(image, docker),
             memory_of_bodies(base),
+            what_happens(base, image, docker, REQUESTS),
+            fuzzing(FUZZ_INPUTS, FUZZ_EXAMPLES),
+            "## 500 models in one multi-model endpoint\n\n`python -m local_test.multimodel --models 500`\n\n" + models(500),
         ]
     target.write_text("\n".join([_heading(), *sections]))
     print(target.read_text())
@@ -152,6 +158,46 @@ def image_parts(image: str, docker: str) -> str:
     rows.append(["**all, on disk**", f"**{size / 1e6:.1f}**"])
     rows.append(["**all, compressed layer by layer (gzip)**", f"**{compressed_bytes(image, docker) / 1e6:.1f}**"])
     return _section("The image: ten largest parts", "make soak", ["part", "MB"], rows)
+
+
+def what_happens(base: Path, image: str, docker: str, requests: int, seconds: float = 3.0, sockets: int = 10_000) -> str:
+    """Do to a running server what can happen to one, and say what came of it."""
+    rows = [
+        outcomes.stop_under_load(base, seconds),
+        outcomes.kill_worker(base, seconds),
+        outcomes.full_disk(base, image, docker),
+        outcomes.clock_jump(base, seconds),
+        outcomes.open_sockets(base, sockets),
+        outcomes.flat_memory(base, requests),
+        outcomes.model_deleted(_copy(base), seconds),
+    ]
+    return _section("What happens when", "make soak", ["event", "outcome"], rows)
+
+
+def _copy(base: Path) -> Path:
+    copy = base.with_name(f"{base.name}-copy")
+    shutil.copytree(base, copy)
+    return copy
+
+
+def fuzzing(inputs: int, examples: int) -> str:
+    """Run the fuzzing tests with many more inputs than `make test` does; say what they said."""
+    environ = {**os.environ, "FUZZ_INPUTS": str(inputs), "FUZZ_EXAMPLES": str(examples)}
+    rows = []
+    for what, tests in (
+        (f"{inputs:,} damaged bodies through every decoder", ["tests/test_fuzz.py"]),
+        (f"{examples} requests an operation from /openapi.json", ["tests/test_openapi.py", "-k", "word"]),
+    ):
+        command = [sys.executable, "-m", "pytest", "-q", *tests]
+        done = subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, check=False)
+        rows.append([what, done.stdout.strip().splitlines()[-1]])
+    return _section("Fuzzing", "make soak", ["inputs", "pytest says"], rows)
+
+
+def models(count: int) -> str:
+    """Cycle models of three schemas through a multi-model endpoint of limited memory."""
+    command = [sys.executable, "-m", "local_test.multimodel", "--models", str(count)]
+    return _output(command) + "\n"
 
 
 def memory_of_bodies(base: Path, size_mb: int = 25) -> str:

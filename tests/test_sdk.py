@@ -96,8 +96,8 @@ def test_the_sdk_looks_for_nothing_but_this_machine(account):
 
 def test_a_transform_job_answers_one_line_a_row(account):
     records = [step["records"] for step in account["steps"] if "records" in step]
-    assert records
-    assert set(records) == {"21 for 21 rows, in order, no blank line"}
+    assert "21 for 21 rows, in order, no blank line" in records
+    assert len(records) == 1 or "100002 for 100002 rows, in order, no blank line" in records
 
 
 def test_model_trainers_second_run_replaces_what_the_first_left(account, generation):

@@ -1,0 +1,65 @@
+"""What `make soak` measures of a server when things go wrong, here small: docs/measured.md has it at length."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from local_test import outcomes
+from local_test.hosting import body_memory
+from local_test.soak import container_start, image_parts, start_up
+
+
+@pytest.fixture
+def base(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the trained /opt/ml, to be spoilt."""
+    return Path(shutil.copytree(trained, tmp_path / "ml"))
+
+
+def test_a_stop_under_load_cuts_no_answer(base: Path) -> None:
+    _, said = outcomes.stop_under_load(base, 0.5)
+    assert re.match(r"[\d,]+ answered 200, 0 answers cut; gone after \d+\.\d s with exit code 0$", said)
+
+
+def test_a_killed_worker_loses_at_most_what_it_held(base: Path) -> None:
+    _, said = outcomes.kill_worker(base, 0.5)
+    lost, held = re.search(r"(\d+) lost of at most (\d+) held", said).groups()
+    assert int(lost) <= int(held)
+
+
+def test_deleted_model_files_disturb_nobody(base: Path) -> None:
+    assert re.match(r"[\d,]+ x 200; /ping 200", outcomes.model_deleted(base, 0.5)[1])
+
+
+def test_a_jump_of_the_wall_clock_disturbs_nobody(base: Path) -> None:
+    assert re.match(r"[\d,]+ x 200; the same workers$", outcomes.clock_jump(base, 0.5)[1])
+
+
+def test_silent_sockets_disturb_nobody(base: Path) -> None:
+    assert "300 silent connections open" in outcomes.open_sockets(base, 300)[1]
+
+
+def test_a_full_disk_disturbs_nobody(base: Path, image: str, docker: str) -> None:
+    assert outcomes.full_disk(base, image, docker)[1] == "no room; 100 x 200; /metrics 200"
+
+
+def test_a_large_body_costs_a_small_multiple_of_itself(base: Path) -> None:
+    """At most what `/execution-parameters` counts with (serving/platforms/sagemaker.py)."""
+    from serving.platforms.sagemaker import BODY_TIMES
+
+    assert max(body_memory(base, 8).values()) < BODY_TIMES
+
+
+def test_the_start_is_measured_step_by_step(base: Path) -> None:
+    rows = re.findall(r"^\| ([^|*]+) \| (\d+) \|", start_up(base, 1), re.MULTILINE)
+    total = int(re.search(r"\*\*(\d+)\*\*", start_up(base, 1))[1])
+    assert len(rows) == 9
+    assert total > 0
+
+
+def test_container_and_image_are_measured(base: Path, image: str, docker: str) -> None:
+    assert "| as root |" in container_start(base / "model", image, docker, 1)
+    assert "**all, compressed layer by layer (gzip)**" in image_parts(image, docker)
