@@ -192,6 +192,8 @@ def pss_bytes(pid: int) -> int:
 @contextlib.contextmanager
 def _loaded(base: Path, environ: dict[str, str] | None = None) -> Iterator[tuple[Endpoint, Load]]:
     with serving(Processes(), base, {"SAGEMAKER_MODEL_SERVER_WORKERS": "2", **(environ or {})}) as endpoint:
+        while len(children(endpoint)) < 2:  # the first answers before the second has started
+            time.sleep(0.01)
         yield endpoint, Load(endpoint, _row(base))
 
 

@@ -126,7 +126,12 @@ INVOKE = operation(
 )
 PARAMETERS = operation(
     "Say how a batch transform job should send its file",
-    {"200": content("Members of CreateTransformJob.", {JSON: record(BatchStrategy=TEXT, MaxPayloadInMB={"type": "integer"})})},
+    {
+        "200": content(
+            "Members of CreateTransformJob.",
+            {JSON: record(MaxConcurrentTransforms={"type": "integer"}, MaxPayloadInMB={"type": "integer"})},
+        )
+    },
 )
 PREDICT = operation(
     "Predict rows, in the book's shape",
