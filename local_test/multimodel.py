@@ -106,6 +106,8 @@ class FrontEnd:
             url = f"{self.seen_base or self.base}/models/{self.name(target)}/model"
             body = json.dumps({"model_name": self.name(target), "url": url}).encode()
             reply = self.endpoint.invoke(body, "application/json", path="/models")
+            while reply.status == 507 and self._evict():  # with the lock held: room that another call makes is seen
+                reply = self.endpoint.invoke(body, "application/json", path="/models")
             if reply.status not in {200, 409}:
                 return reply
             self.loads += 1

@@ -19,7 +19,7 @@ from serving.encodings import unzip
 from serving.schema import Schema
 
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "20000"))
-LIMIT_S = 2.0
+LIMIT_S = 20.0
 SCHEMA = Schema(
     [
         Feature("size", ""),
