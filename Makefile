@@ -41,8 +41,8 @@ local-mode: ## train and serve IMAGE through the SageMaker SDK's own local mode,
 	@.venv-sdk3/bin/python -m local_test.sdk3 --image $(IMAGE) --data '$(DATA)' $(KNOBS)
 	@.venv-sdk2/bin/python -m local_test.sdk2 --image $(IMAGE) --data '$(DATA)' $(KNOBS)
 
-soak: setup-test ## measure at length, in containers of IMAGE too, and write docs/measured.md
-	@$(RUN) soak --data '$(DATA)' --image $(IMAGE)
+soak: setup-test ## measure at length, in containers of IMAGE too, and write docs/measured.md: SECTIONS=
+	@$(RUN) soak --data '$(DATA)' --image $(IMAGE) --sections $(SECTIONS)
 
 lint: setup-test ## check style, types and the Dockerfile
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .

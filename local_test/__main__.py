@@ -36,7 +36,7 @@ def _run(arguments: argparse.Namespace) -> int:
     hyperparameters = dict(arguments.hyperparameter)
     platform: Platform = Containers(arguments.image) if arguments.image else Processes()
     if arguments.verb == "soak":
-        return soak(arguments.data, arguments.image, "docker", ROOT / "docs" / "measured.md")
+        return soak(arguments.data, arguments.image, "docker", ROOT / "docs" / "measured.md", arguments.sections)
     if isinstance(platform, Containers):
         platform.check()
     if arguments.verb == "run":
@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("--data", type=Path, default=ROOT / "model" / "sample", help="folder of the training channel")
         added.add_argument("--base", type=Path, default=ROOT / "build" / "ml", help="where /opt/ml is laid out; emptied first")
         added.add_argument("--hyperparameter", action="append", default=[], type=_pair, metavar="NAME=VALUE")
+        added.add_argument("--sections", nargs="*", default=[], help=argparse.SUPPRESS if verb != "soak" else "only these")
         added.add_argument("--image", default="", help="run this image's containers instead of the source tree")
     return parser
 

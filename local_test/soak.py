@@ -19,7 +19,7 @@ import tarfile
 import tempfile
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -49,8 +49,8 @@ Server(app, settings).run()
 """
 
 
-def soak(data: Path, image: str, docker: str, target: Path) -> int:
-    """Measure everything and write the figures over `target`; return an exit code."""
+def soak(data: Path, image: str, docker: str, target: Path, only: Sequence[str] = ()) -> int:
+    """Measure everything, or the named sections only, and write the figures over `target`; return an exit code."""
     with tempfile.TemporaryDirectory(prefix="berth-soak-") as folder:
         base = Path(folder) / "ml"
         lay_out(base, {"training": data})
@@ -58,17 +58,22 @@ def soak(data: Path, image: str, docker: str, target: Path) -> int:
         if outcome.exit_code:
             print(outcome.output)
             return outcome.exit_code
-        sections = [
-            quality(data, Path(folder), ESTIMATORS),
-            start_up(base, rounds=15),
-            container_start(base / "model", image, docker, rounds=7),
-            image_parts(image, docker),
-            memory_of_bodies(base),
-            what_happens(base, image, docker, REQUESTS),
-            fuzzing(FUZZ_INPUTS, FUZZ_EXAMPLES),
-            "## 500 models in one multi-model endpoint\n\n`python -m local_test.multimodel --models 500`\n\n" + models(500),
-        ]
-    target.write_text("\n".join([_heading(), *sections]))
+        sections: dict[str, Callable[[], str]] = {
+            "quality": lambda: quality(data, Path(folder), ESTIMATORS),
+            "start": lambda: start_up(base, rounds=15),
+            "container": lambda: container_start(base / "model", image, docker, rounds=7),
+            "image": lambda: image_parts(image, docker),
+            "bodies": lambda: memory_of_bodies(base),
+            "events": lambda: what_happens(base, image, docker),
+            "growth": lambda: growth(base, REQUESTS),
+            "fuzzing": lambda: fuzzing(FUZZ_INPUTS, FUZZ_EXAMPLES),
+            "models": lambda: models(500),
+        }
+        if set(only) - set(sections):
+            print(f"SECTIONS takes: {' '.join(sections)}", file=sys.stderr)
+            return 1
+        written = [measure() for name, measure in sections.items() if not only or name in only]
+    target.write_text("\n".join([_heading(), *written]))
     print(target.read_text())
     return 0
 
@@ -160,7 +165,7 @@ def image_parts(image: str, docker: str) -> str:
     return _section("The image: ten largest parts", "make soak", ["part", "MB"], rows)
 
 
-def what_happens(base: Path, image: str, docker: str, requests: int, seconds: float = 3.0, sockets: int = 10_000) -> str:
+def what_happens(base: Path, image: str, docker: str, seconds: float = 3.0, sockets: int = 10_000) -> str:
     """Do to a running server what can happen to one, and say what came of it."""
     rows = [
         outcomes.stop_under_load(base, seconds),
@@ -168,10 +173,14 @@ def what_happens(base: Path, image: str, docker: str, requests: int, seconds: fl
         outcomes.full_disk(base, image, docker),
         outcomes.clock_jump(base, seconds),
         outcomes.open_sockets(base, sockets),
-        outcomes.flat_memory(base, requests),
         outcomes.model_deleted(_copy(base), seconds),
     ]
     return _section("What happens when", "make soak", ["event", "outcome"], rows)
+
+
+def growth(base: Path, requests: int) -> str:
+    """Send very many requests and watch the workers' memory."""
+    return _section("Memory over many requests", "make soak", ["what", "figures"], [outcomes.flat_memory(base, requests)])
 
 
 def _copy(base: Path) -> Path:
@@ -197,7 +206,8 @@ def fuzzing(inputs: int, examples: int) -> str:
 def models(count: int) -> str:
     """Cycle models of three schemas through a multi-model endpoint of limited memory."""
     command = [sys.executable, "-m", "local_test.multimodel", "--models", str(count)]
-    return _output(command) + "\n"
+    title = f"## {count} models in one multi-model endpoint\n\n`python -m local_test.multimodel --models {count}`\n\n"
+    return title + _output(command) + "\n"
 
 
 def memory_of_bodies(base: Path, size_mb: int = 25) -> str:
