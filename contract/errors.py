@@ -20,6 +20,7 @@
     ├── AlgorithmError         the model's or ours      500     2
     │   ├── ExportFailed       ONNX can't say the same  500     2
     │   ├── DamagedModel       files against manifest   503     2
+    │   │   └── UnloadableModel multi-model: the same   500     2
     │   └── NoRoom             multi-model: memory      507     2
     ├── Overloaded             no inference slot free   503     2
     └── Stopped                before there was a model 503   143
@@ -173,6 +174,12 @@ class DamagedModel(AlgorithmError):
 
     code = "damaged_model"
     status = 503
+
+
+class UnloadableModel(DamagedModel):
+    """A model that was to be loaded beside others is damaged: asking again, or unloading others, changes nothing (H-24)."""
+
+    status = 500
 
 
 class NoRoom(AlgorithmError):

@@ -205,8 +205,9 @@ def fuzzing(inputs: int, examples: int) -> str:
 
 def models(count: int) -> str:
     """Cycle models of three schemas through a multi-model endpoint of limited memory."""
-    command = [sys.executable, "-m", "local_test.multimodel", "--models", str(count)]
-    title = f"## {count} models in one multi-model endpoint\n\n`python -m local_test.multimodel --models {count}`\n\n"
+    options = ["--models", str(count), "--rounds", "8"]
+    command = [sys.executable, "-m", "local_test.multimodel", *options]
+    title = f"## {count} models in one multi-model endpoint\n\n`python -m local_test.multimodel {' '.join(options)}`\n\n"
     return title + _output(command) + "\n"
 
 

@@ -231,13 +231,18 @@ def find_model(url: str, base: Path) -> Path:
         UnknownPath: the folder does not exist, or lies outside `base`.
         DamagedModel: it holds no model, or several.
     """
+    missing = UnknownPath(f"url {short(url)} does not exist below {base}. It names the folder of an unpacked model.")
     try:
         folder = Path(url).resolve()
-        if not folder.is_relative_to(base.resolve()) or not folder.exists():
-            raise UnknownPath(f"url {short(url)} does not exist below {base}. It names the folder of an unpacked model.")
+        exists = folder.is_relative_to(base.resolve()) and folder.exists()
+    except (ValueError, OSError, RuntimeError) as error:  # NUL, a name longer than any file's, a loop of links
+        raise missing from error
+    if not exists:
+        raise missing
+    try:
         candidates = [folder, *sorted(folder.iterdir())]
         found = [path for path in candidates if (path / MANIFEST).is_file()]
-    except (ValueError, OSError, RuntimeError) as error:  # NUL, a loop of links, a file, no rights
+    except OSError as error:  # a file, no rights
         raise DamagedModel(f"url {short(url)} can't be read as a folder: {error}.", file=MANIFEST) from error
     if not found or (len(found) > 1 and found[0] != folder):
         names = [path.name for path in found]

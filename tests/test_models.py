@@ -206,7 +206,16 @@ def test_a_load_that_names_no_model_is_400(server: Endpoint, body: bytes) -> Non
 
 def test_a_folder_that_is_not_there_or_not_below_the_base_is_404(server: Endpoint, base: Path, tmp_path_factory) -> None:
     (base / "models" / "link").symlink_to(tmp_path_factory.getbasetemp())
-    for url in (f"{base}/models/none", "/", str(Path.home()), "models/housing", f"{base}/models/link", f"{base}/../.."):
+    impossible = ("\0", f"{base}/models/{'x' * 300}")
+    for url in (
+        f"{base}/models/none",
+        "/",
+        str(Path.home()),
+        "models/housing",
+        f"{base}/models/link",
+        f"{base}/../..",
+        *impossible,
+    ):
         assert error(load(server, base, "x", url=url)) == (404, "not_found"), url
 
 

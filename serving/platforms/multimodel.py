@@ -21,11 +21,12 @@ from contract.errors import (
     PayloadTooLarge,
     SlowBody,
     UnknownPath,
+    UnloadableModel,
     UnreadableBody,
 )
 from serving.decoders import DECODERS
 from serving.encoders import ENCODERS
-from serving.exchange import Answer, Request, Route, error_answer
+from serving.exchange import Answer, Request, Route
 from serving.media import JSON
 from serving.models import Model, Models, is_out_of_memory
 from serving.openapi import BODY_ERRORS, TEXT, content, operation
@@ -57,7 +58,7 @@ TO_LOAD = {"type": "object", "properties": {"model_name": TEXT, "url": TEXT}, "r
 LOAD = operation(
     "Load a model",
     {"200": content("It is loaded.", {JSON: LOADED})},
-    (UnreadableBody, UnknownPath, SlowBody, ModelLoaded, PayloadTooLarge, BerthError, NoRoom),
+    (UnreadableBody, UnknownPath, SlowBody, ModelLoaded, PayloadTooLarge, UnloadableModel, BerthError, NoRoom),
     requestBody=content("A name, and the folder of an unpacked model.", {JSON: TO_LOAD}, required=True),
 )
 LIST = operation(
@@ -91,7 +92,7 @@ def routes(service: Service) -> list[Route]:
         try:
             model = await models.load(name, url)
         except DamagedModel as error:
-            return replace(error_answer(error, request.identity), status=500)
+            raise UnloadableModel(error.message, **error.facts) from error
         _report("loaded", model, request)
         return _described(model)
 
