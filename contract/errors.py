@@ -179,6 +179,7 @@ class DamagedModel(AlgorithmError):
 class UnloadableModel(DamagedModel):
     """A model that was to be loaded beside others is damaged: asking again, or unloading others, changes nothing (H-24)."""
 
+    code = "unloadable_model"
     status = 500
 
 

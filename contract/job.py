@@ -33,6 +33,8 @@ class Job:
     hosts: tuple[str, ...]
     name: str
     arn: str
+    checkpoints: Path | None = None
+    """Where checkpoints are kept for a restart: what checkpointconfig.json names, which need not be /opt/ml/checkpoints."""
 
     def channel(self, names: tuple[str, ...]) -> Channel | None:
         """Return the first channel that has one of the names."""
@@ -60,7 +62,19 @@ def read_job(paths: Paths, environ: Mapping[str, str]) -> Job:
         hosts=tuple(hosts),
         name=environ.get("TRAINING_JOB_NAME", ""),
         arn=environ.get("TRAINING_JOB_ARN", ""),
+        checkpoints=_read_checkpoints(paths),
     )
+
+
+def _read_checkpoints(paths: Paths) -> Path | None:
+    """Return the folder that the platform uploads and restores; without its file, the usual one where it is there."""
+    path = paths.config / "checkpointconfig.json"
+    if not path.exists():
+        return paths.checkpoints if paths.checkpoints.is_dir() else None
+    folder = _read_object(path).get("LocalPath") or str(paths.checkpoints)
+    if not isinstance(folder, str) or not Path(folder).is_absolute() or "\0" in folder:
+        raise BadConfig(f"{path.name}: LocalPath is {folder!r}; the absolute path of a folder was expected.", file=path.name)
+    return Path(folder)
 
 
 def _read_hyperparameters(path: Path) -> dict[str, str]:

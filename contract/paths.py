@@ -29,6 +29,11 @@ class Paths:
         return self.base / "input" / "data"
 
     @property
+    def checkpoints(self) -> Path:
+        """The usual place of checkpoints; checkpointconfig.json may name another."""
+        return self.base / "checkpoints"
+
+    @property
     def model(self) -> Path:
         """What training leaves and serving loads."""
         return self.base / "model"

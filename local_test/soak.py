@@ -68,6 +68,7 @@ def soak(data: Path, image: str, docker: str, target: Path, only: Sequence[str] 
             "growth": lambda: growth(base, REQUESTS),
             "fuzzing": lambda: fuzzing(FUZZ_INPUTS, FUZZ_EXAMPLES),
             "models": lambda: models(500),
+            "kills": lambda: kills(50),
         }
         if set(only) - set(sections):
             print(f"SECTIONS takes: {' '.join(sections)}", file=sys.stderr)
@@ -201,6 +202,16 @@ def fuzzing(inputs: int, examples: int) -> str:
         done = subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, check=False)
         rows.append([what, done.stdout.strip().splitlines()[-1]])
     return _section("Fuzzing", "make soak", ["inputs", "pytest says"], rows)
+
+
+def kills(count: int) -> str:
+    """Kill training jobs of two estimators at random moments, and start each again from its checkpoints."""
+    command = [sys.executable, "-m", "pytest", "-q", "tests/test_checkpoints.py", "-k", "random_moment"]
+    environ = {**os.environ, "KILLS": str(count)}
+    done = subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, check=False)
+    what = f"{count} jobs of each of two estimators killed: at most one step lost, the model the same byte for byte"
+    said = done.stdout.strip().splitlines()[-1]
+    return _section("Jobs killed at random moments and started again", "make soak", ["what", "pytest says"], [[what, said]])
 
 
 def models(count: int) -> str:

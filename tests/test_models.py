@@ -223,7 +223,7 @@ def test_the_folder_may_be_that_of_the_manifest_or_hold_it(server: Endpoint, bas
     assert load(server, base, "above", url=str(base / "models" / "housing")).status == 200
     assert load(server, base, "exact", "housing").status == 200
     assert answers(server, base, "above", "housing")
-    assert json.loads(load(server, base, "all", url=str(base / "models")).body)["error"] == "damaged_model"
+    assert json.loads(load(server, base, "all", url=str(base / "models")).body)["error"] == "unloadable_model"
 
 
 def spoil(folder: Path, damage: str) -> None:
@@ -251,7 +251,7 @@ def test_a_damaged_model_is_500_and_harms_no_other(server: Endpoint, base: Path,
     assert load(server, base, "other").status == 200
     spoil(base / "models" / "housing" / "model", damage)
     reply = load(server, base, "housing")
-    assert error(reply) == (500, "damaged_model")
+    assert error(reply) == (500, "unloadable_model")
     assert len(reply.body) <= 2_048
     assert json.loads(server.get("/models").body)["models"] == json.loads(server.get("/models").body)["models"][:1]
     assert server.ping().status == 200

@@ -1,6 +1,7 @@
 """Fitting in a child process, round by round, so that a signal is answered inside a long call into C.
 
-After each step the child leaves the pipeline as a checkpoint; whoever stops it keeps the last one.
+After each step the child leaves the pipeline as a checkpoint; whoever stops it keeps the last one. Where the platform keeps
+checkpoints too, a job that starts again goes on from the last of them, by the same steps and so to the same model.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from contract.files import replacing
 from contract.metrics import report_metric
 from model.metrics import measure
 from model.pipeline import ESTIMATORS, build_pipeline
+from training.checkpoints import Checkpoint, Checkpoints
 from training.read import Table
 from training.split import Data
 from training.stop import Stop
@@ -51,6 +53,8 @@ class Fitted:
     model: Pipeline
     stopped: bool
     """Whether a signal ended the fit before its last round."""
+    resumed_after: int
+    """The rounds that a checkpoint of an earlier run had done; 0 without one."""
 
 
 @dataclass(frozen=True)
@@ -77,18 +81,30 @@ class Plan:
         return sorted({max(1, round(self.rounds * step / STEPS)) for step in range(1, STEPS + 1)})
 
 
-def fit(plan: Plan, data: Data, folder: Path, stop: Stop) -> Fitted:
+def fit(plan: Plan, data: Data, folder: Path, stop: Stop, checkpoints: Checkpoints | None = None) -> Fitted:
     """Return the fitted pipeline, or the last checkpoint when a stop was asked for.
+
+    Args:
+        plan: what to fit.
+        data: the job's rows.
+        folder: where the child leaves its last pipeline.
+        stop: whether the platform asked to stop.
+        checkpoints: where to go on from, and to leave a file after each step; None keeps nothing for another run.
 
     Raises:
         Stopped: the signal came before the first checkpoint.
         AlgorithmError: the fit failed, or its process was killed.
     """
     checkpoint = folder / "checkpoint.joblib"
+    earlier = checkpoints.latest() if checkpoints else None
+    if earlier:
+        checkpoint.write_bytes(earlier.content)
+        print(f"fit: goes on after {earlier.rounds} of {plan.rounds} rounds, from a checkpoint", flush=True)
+    resumed_after = earlier.rounds if earlier else 0
     # fork shares the rows without a copy; elsewhere (macOS) forking after numerical libraries loaded is not safe.
     context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_fit_rounds, args=(plan, data.train, data.whole, checkpoint, sender), daemon=True)
+    child = context.Process(target=_fit_rounds, args=(plan, data, checkpoint, sender, resumed_after, checkpoints), daemon=True)
     child.start()
     sender.close()
     failure = _watch(child, receiver, stop)
@@ -100,7 +116,7 @@ def fit(plan: Plan, data: Data, folder: Path, stop: Stop) -> Fitted:
         raise AlgorithmError(f"The fit failed: {failure}")
     if failure and not stop.requested:
         raise AlgorithmError(f"The fit failed after its last checkpoint: {failure}")
-    return Fitted(joblib.load(checkpoint), stopped=stop.requested)
+    return Fitted(joblib.load(checkpoint), stop.requested, resumed_after)
 
 
 def _watch(child: Any, receiver: Connection, stop: Stop) -> str:
@@ -128,7 +144,9 @@ def _watch(child: Any, receiver: Connection, stop: Stop) -> str:
     return failure or ("" if child.exitcode == 0 else f"its process ended with exit code {child.exitcode}.")
 
 
-def _fit_rounds(plan: Plan, table: Table, whole: Table, checkpoint: Path, sender: Connection) -> None:
+def _fit_rounds(
+    plan: Plan, data: Data, path: Path, sender: Connection, resumed_after: int, checkpoints: Checkpoints | None
+) -> None:
     """Run in the child: fit step by step, leave a checkpoint after each, then cross-validate."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -137,11 +155,13 @@ def _fit_rounds(plan: Plan, table: Table, whole: Table, checkpoint: Path, sender
     warnings.simplefilter("ignore", ConvergenceWarning)
     try:
         # A process that multiprocessing made may have no children of its own: forests grow in threads.
-        with joblib.parallel_config(backend="threading"), threadpool_limits(1 if table.matrix.size < SMALL_CELLS else None):
-            for rounds in plan.steps():
-                _fit_until(plan, rounds, table, checkpoint)
+        with joblib.parallel_config(backend="threading"), threadpool_limits(1 if _is_small(data.train) else None):
+            pipeline = joblib.load(path) if resumed_after else plan.pipeline
+            for rounds in [rounds for rounds in plan.steps() if rounds > resumed_after]:
+                _fit_until(pipeline, plan.parameter, rounds, data.train)
+                _leave(pipeline, path, rounds, checkpoints)
                 sender.send(("progress", f"{rounds} of {plan.rounds} rounds"))
-            for name, value in _cross_validate(plan, whole).items():
+            for name, value in _cross_validate(plan, data.whole).items():
                 sender.send(("metric", (name, value)))
     except Exception as error:
         traceback.print_exc()
@@ -149,15 +169,25 @@ def _fit_rounds(plan: Plan, table: Table, whole: Table, checkpoint: Path, sender
         raise SystemExit(1) from error
 
 
-def _fit_until(plan: Plan, rounds: int, table: Table, checkpoint: Path) -> None:
-    """Carry the fit on to a number of rounds and leave it as the checkpoint."""
-    if plan.parameter:
-        plan.pipeline.set_params(**{f"estimator__{plan.parameter}": rounds, "estimator__warm_start": True})
-    plan.pipeline.fit(table.matrix, table.target)
-    if plan.parameter:
-        plan.pipeline.set_params(estimator__warm_start=False)  # who fits the saved pipeline again means to start anew
-    with replacing(checkpoint) as temporary:
-        joblib.dump(plan.pipeline, temporary)
+def _is_small(table: Table) -> bool:
+    return table.matrix.size < SMALL_CELLS
+
+
+def _fit_until(pipeline: Pipeline, parameter: str | None, rounds: int, table: Table) -> None:
+    """Carry the fit on to a number of rounds."""
+    if parameter:
+        pipeline.set_params(**{f"estimator__{parameter}": rounds, "estimator__warm_start": True})
+    pipeline.fit(table.matrix, table.target)
+    if parameter:
+        pipeline.set_params(estimator__warm_start=False)  # who fits the saved pipeline again means to start anew
+
+
+def _leave(pipeline: Pipeline, path: Path, rounds: int, checkpoints: Checkpoints | None) -> None:
+    """Leave the pipeline for the parent, and for a job that starts again."""
+    with replacing(path) as temporary:
+        joblib.dump(pipeline, temporary)
+    if checkpoints:
+        checkpoints.save(Checkpoint(rounds, path.read_bytes()))
 
 
 def _cross_validate(plan: Plan, table: Table) -> Mapping[str, float]:

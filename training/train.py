@@ -67,14 +67,17 @@ def train(settings: Settings, job: Job, stop: Stop) -> None:
 
     from model.metrics import measure
     from training import artifacts
+    from training.checkpoints import Checkpoints, job_key
     from training.fit import Plan, fit
 
+    key = job_key(DECLARATION, values, data.train)
+    checkpoints = Checkpoints.open(job.checkpoints, job.host, key) if job.checkpoints else None
     with tempfile.TemporaryDirectory(prefix="berth-") as scratch:
-        fitted = fit(Plan.from_values(DECLARATION, values), data, Path(scratch), stop)
+        fitted = fit(Plan.from_values(DECLARATION, values), data, Path(scratch), stop, checkpoints)
     scores = {f"train:{name}": value for name, value in measure(fitted.model, data.train.matrix, data.train.target).items()}
     held_out = measure(fitted.model, data.validation.matrix, data.validation.target)
     scores.update({f"validation:{name}": value for name, value in held_out.items()})
-    origin = _origin(settings, job, started, stopped=fitted.stopped)
+    origin = {**_origin(settings, job, started), "stopped_early": fitted.stopped, "resumed_after_rounds": fitted.resumed_after}
     artifacts.write(settings.paths.model, artifacts.Trained(DECLARATION, fitted.model, data, values, scores, origin))
 
 
@@ -87,14 +90,13 @@ def _job_name(job: Job) -> str:
     return f"job {job.name}" if job.name else "no job name"
 
 
-def _origin(settings: Settings, job: Job, started: datetime, *, stopped: bool) -> Mapping[str, Any]:
+def _origin(settings: Settings, job: Job, started: datetime) -> Mapping[str, Any]:
     return {
         "training_job_name": job.name,
         "training_job_arn": job.arn,
         "image_version": settings.image_version,
         "image_revision": settings.image_revision,
         "started": started.isoformat(timespec="seconds"),
-        "stopped_early": stopped,
     }
 
 
