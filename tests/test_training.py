@@ -744,8 +744,8 @@ def test_a_bug_in_the_fit_exits_2_with_its_traceback_in_the_log_alone(copy: Path
 def test_a_fit_that_is_killed_points_at_memory(copy: Path, base: Path) -> None:
     _replace(
         copy / "training" / "fit.py",
-        "    plan.pipeline.fit(",
-        "    import os\n    os.kill(os.getpid(), 9)\n    plan.pipeline.fit(",
+        "    pipeline.fit(",
+        "    import os\n    os.kill(os.getpid(), 9)\n    pipeline.fit(",
     )
     _fails(_train(base, tree=copy), 2, "AlgorithmError: The fit failed: its process was killed by signal 9", "memory")
 
