@@ -12,9 +12,17 @@ HYPERPARAMETERS = (
     Hyperparameter(
         "validation_fraction", "Share of the rows held out where there is no validation channel", "continuous", 0.2, (0.05, 0.5)
     ),
+    Hyperparameter("validation_rows", "Rows held out at most", "integer", 50_000, (10, 2**31 - 1)),
     Hyperparameter("cv_folds", "Folds of a cross-validation before the fit; 0 and 1 do none", "integer", 0, (0, 20)),
     Hyperparameter(
         "allow_sklearn", "Keep a model that ONNX can't express; serving it then takes PREDICTOR=sklearn", "boolean", False
+    ),
+    Hyperparameter(
+        "checkpoint_interval_s",
+        "Seconds from one checkpoint to the next; 0 leaves one after each round",
+        "continuous",
+        60,
+        (0, 86_400),
     ),
     Hyperparameter("learning_rate", "How much each tree corrects", "continuous", 0.05, (0.001, 1.0), estimators=BOOSTING),
     Hyperparameter(

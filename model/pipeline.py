@@ -35,8 +35,8 @@ class Estimator:
     classifier: Callable[[Values], Any]
     prepare: Callable[[tuple[Feature, ...]], ColumnTransformer | None]
     rounds: tuple[str, str] | None = None
-    """The estimator's parameter that counts its rounds and the hyperparameter that sets it, where a fit can be
-    carried on with `warm_start`: training then stops, and keeps what it has, between rounds."""
+    """The estimator's parameter that counts its rounds and the hyperparameter that sets it, where a fit can be carried on,
+    with `warm_start` or in a way of `training/rounds.py`: training then stops, and keeps what it has, between rounds."""
 
 
 def build_pipeline(declaration: Declaration, values: Values) -> Pipeline:
@@ -123,5 +123,6 @@ ESTIMATORS: dict[str, Estimator] = {
         regressor=lambda values: MLPRegressor(**_mlp(values)),
         classifier=lambda values: MLPClassifier(**_mlp(values)),
         prepare=fill_and_scale,
+        rounds=("max_iter", "epochs"),
     ),
 }

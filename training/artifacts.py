@@ -24,7 +24,6 @@ from training.read import Table
 from training.split import Data
 
 LIBRARIES = ("scikit-learn", "numpy", "pandas", "skl2onnx", "onnx", "onnxruntime", "joblib")
-SAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def _manifest(trained: Trained, exported: Exported) -> Manifest:
     return Manifest(
         declaration=declaration,
         labels=tuple(map(str, model.classes_)) if declaration.target.kind == "class" else (),
-        samples=_samples(model, data.whole.take(np.arange(SAMPLES)), declaration),
+        samples=_samples(model, data.head, declaration),
         hyperparameters=dict(trained.values),
         metrics={name: value for name, value in trained.scores.items() if np.isfinite(value)},
         ranges={

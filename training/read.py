@@ -41,8 +41,9 @@ class Table:
 
     def fingerprint(self) -> str:
         """Return a sha256 of the values, whatever files they came in."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.matrix).tobytes())
-        digest.update("\n".join(map(str, self.target.tolist())).encode())
+        digest = hashlib.sha256(np.ascontiguousarray(self.matrix).data)
+        is_text = self.target.dtype.kind == "U"  # numpy pads texts to the longest
+        digest.update("\n".join(self.target.tolist()).encode() if is_text else np.ascontiguousarray(self.target).data)
         return digest.hexdigest()
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from contract.job import TRAINING, VALIDATION, Job
 from training.read import Table, read_channel
 
 LEAST_ROWS = 10
+SAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,10 @@ class Data:
 
     train: Table
     validation: Table
-    whole: Table
-    """The training channel as it came, split or not."""
+    head: Table
+    """The training channel's first three rows."""
+    whole: Table | None = None
+    """The training channel as it came, for a cross-validation; None where there is none, since it is a copy of all rows."""
 
 
 def read_data(job: Job, declaration: Declaration, values: Mapping[str, Any]) -> Data:
@@ -43,7 +47,7 @@ def read_data(job: Job, declaration: Declaration, values: Mapping[str, Any]) -> 
     if len(table) < LEAST_ROWS:
         raise BadData(f"Channel {channel.name!r} has {len(table)} rows; at least {LEAST_ROWS} are needed.", rows=len(table))
     if held_out:
-        data = Data(table, read_channel(held_out, declaration), table)
+        data = Data(table, read_channel(held_out, declaration), table.take(np.arange(SAMPLES)))
         if not len(data.validation):
             raise BadData(f"Channel {held_out.name!r} has no rows; give it some, or leave it out for a split.", rows=0)
     else:
@@ -51,27 +55,28 @@ def read_data(job: Job, declaration: Declaration, values: Mapping[str, Any]) -> 
     _check_labels(data.train, declaration)
     _check_columns(data.train, declaration)
     _check_folds(table, declaration, int(values["cv_folds"]))
+    if int(values["cv_folds"]) > 1:
+        data = replace(data, whole=table)
     origin = f"channel {held_out.name}" if held_out else f"split with seed {values['seed']}"
     print(f"data: {len(data.train):,} rows to learn from, {len(data.validation):,} held out ({origin})", flush=True)
     return data
 
 
 def _split(table: Table, values: Mapping[str, Any]) -> Data:
+    # scikit-learn rounds a share up too; a sample of 50,000 tells a metric to half a percent, whatever the rows.
+    held_out_rows = min(math.ceil(values["validation_fraction"] * len(table)), values["validation_rows"])
     learn, held_out = train_test_split(
-        np.arange(len(table)),
-        test_size=values["validation_fraction"],
-        random_state=values["seed"],
-        stratify=_strata(table, values["validation_fraction"]),
+        np.arange(len(table)), test_size=held_out_rows, random_state=values["seed"], stratify=_strata(table, held_out_rows)
     )
-    return Data(table.take(np.sort(learn)), table.take(np.sort(held_out)), table)
+    return Data(table.take(np.sort(learn)), table.take(np.sort(held_out)), table.take(np.arange(SAMPLES)))
 
 
-def _strata(table: Table, fraction: float) -> np.ndarray[Any, Any] | None:
+def _strata(table: Table, held_out_rows: int) -> np.ndarray[Any, Any] | None:
     """Return the labels where each class has rows enough for both sides."""
     if table.target.dtype.kind != "U":
         return None
     counts = np.unique(table.target, return_counts=True)[1]
-    enough = counts.min() >= 2 and len(counts) <= min(fraction, 1 - fraction) * len(table)
+    enough = counts.min() >= 2 and len(counts) <= min(held_out_rows, len(table) - held_out_rows)
     return table.target if enough else None
 
 

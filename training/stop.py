@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from contract.errors import Stopped
 
@@ -12,6 +14,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.requested = False
+        self._phase = ""
 
     def install(self) -> None:
         """Answer SIGTERM, and Ctrl-C, by remembering it."""
@@ -23,14 +26,25 @@ class Stop:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    def check(self, phase: str) -> None:
-        """Give up if a stop was asked for before there is a model to keep.
+    @contextmanager
+    def ending(self, phase: str) -> Iterator[None]:
+        """Within: a signal ends the job at once, even inside a wait for data. For phases before there is a model to keep.
 
         Raises:
-            Stopped: the signal came; the message names the phase.
+            Stopped: the signal came, now or earlier; the message names the phase.
         """
-        if self.requested:
-            raise Stopped(f"Stopped by a signal while {phase}, before there was a model to keep. Start the job again.")
+        self._phase = phase
+        try:
+            if self.requested:
+                self._end()
+            yield
+        finally:
+            self._phase = ""
 
     def _remember(self, *_: object) -> None:
         self.requested = True
+        if self._phase:
+            self._end()
+
+    def _end(self) -> None:
+        raise Stopped(f"Stopped by a signal while {self._phase}, before there was a model to keep. Start the job again.")

@@ -52,33 +52,41 @@ def train(settings: Settings, job: Job, stop: Stop) -> None:
         BerthError: the job can't be done; nothing of this run is left in the model directory.
     """
     started = datetime.now(UTC)
-    from model import DECLARATION
+    with stop.ending("reading the data"):
+        from model import DECLARATION
 
-    _check_hosts(job)
-    values = parse_hyperparameters(job.hyperparameters, DECLARATION.hyperparameters)
-    for name in ignored_hyperparameters(job.hyperparameters, DECLARATION.hyperparameters, str(values["estimator"])):
-        print(f"train: {name} is ignored: it is no hyperparameter of {values['estimator']}", flush=True)
-    print(f"train: {DECLARATION.name}, {values['estimator']}, {_job_name(job)}", flush=True)
+        _check_hosts(job)
+        values = parse_hyperparameters(job.hyperparameters, DECLARATION.hyperparameters)
+        for name in ignored_hyperparameters(job.hyperparameters, DECLARATION.hyperparameters, str(values["estimator"])):
+            print(f"train: {name} is ignored: it is no hyperparameter of {values['estimator']}", flush=True)
+        print(f"train: {DECLARATION.name}, {values['estimator']}, {_job_name(job)}", flush=True)
 
-    from training.split import read_data
+        from training.split import read_data
 
-    data = read_data(job, DECLARATION, values)
-    stop.check("reading the data")
+        data = read_data(job, DECLARATION, values)
 
-    from model.metrics import measure
-    from training import artifacts
     from training.checkpoints import Checkpoints, job_key
     from training.fit import Plan, fit
 
-    key = job_key(DECLARATION, values, data.train)
+    key = job_key(DECLARATION, values, data.train) if job.checkpoints else ""
     checkpoints = Checkpoints.open(job.checkpoints, job.host, key) if job.checkpoints else None
     with tempfile.TemporaryDirectory(prefix="berth-") as scratch:
-        fitted = fit(Plan.from_values(DECLARATION, values), data, Path(scratch), stop, checkpoints)
+        plan = Plan.from_values(DECLARATION, values)
+        fitted = fit(plan, data, Path(scratch), stop, checkpoints, meanwhile=_import_what_comes_next)
+
+    from model.metrics import measure
+    from training import artifacts
+
     scores = {f"train:{name}": value for name, value in measure(fitted.model, data.train.matrix, data.train.target).items()}
     held_out = measure(fitted.model, data.validation.matrix, data.validation.target)
     scores.update({f"validation:{name}": value for name, value in held_out.items()})
     origin = {**_origin(settings, job, started), "stopped_early": fitted.stopped, "resumed_after_rounds": fitted.resumed_after}
     artifacts.write(settings.paths.model, artifacts.Trained(DECLARATION, fitted.model, data, values, scores, origin))
+
+
+def _import_what_comes_next() -> None:
+    """Load the libraries of the phases after the fit while it runs: a second that nobody waits for."""
+    from training import artifacts  # noqa: F401
 
 
 def _check_hosts(job: Job) -> None:
