@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -9,30 +10,44 @@ import re
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import joblib
+import numpy as np
 import pytest
 from conftest import SAMPLE
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
 
+from contract.declaration import Target
 from contract.errors import BadConfig
 from contract.files import sha256
-from contract.job import read_job
+from contract.hyperparameters import parse_hyperparameters
+from contract.job import Channel, read_job
 from contract.manifest import read_manifest
 from contract.paths import Paths
 from local_test.emulator import Outcome, lay_out, stop, train
 from local_test.runners import Processes, Program
+from model import DECLARATION
 from training.checkpoints import KEPT, Checkpoint, Checkpoints
+from training.fit import Plan
+from training.read import Table, read_channel
+from training.rounds import Enough, Fit
 
-KILLS = int(os.environ.get("KILLS", "3"))
+KILLS = int(os.environ.get("KILLS", "2"))
+INTERVAL_S = 0.1
+SLACK_S = 1.5
+"""A round, the writing of a checkpoint, and a busy machine."""
 ROUNDS = {
     "hist_gradient_boosting": {"max_iter": "1000"},
-    "random_forest": {"estimator": "random_forest", "n_estimators": "300"},
+    "random_forest": {"estimator": "random_forest", "n_estimators": "400"},
+    "mlp": {"estimator": "mlp", "epochs": "1000", "learning_rate_init": "0.001"},
 }
-STEP = {"hist_gradient_boosting": 100, "random_forest": 30}
 
 
 def _lay_out(base: Path, folder: Path, estimator: str = "hist_gradient_boosting", **more: str) -> None:
-    lay_out(base, {"training": SAMPLE}, {**ROUNDS[estimator], **more})
+    lay_out(base, {"training": SAMPLE}, {**ROUNDS[estimator], "checkpoint_interval_s": str(INTERVAL_S), **more})
     (base / "input" / "config" / "checkpointconfig.json").write_text(json.dumps({"LocalPath": str(folder)}))
 
 
@@ -46,9 +61,13 @@ def _start(base: Path, folder: Path, estimator: str) -> Program:
     return Processes().start("train", base, {})
 
 
-def _rounds_said(output: str) -> int:
-    """Return the last count of rounds that the log tells."""
-    return max(map(int, re.findall(r"fit: (\d+) of \d+ rounds\n", output)), default=0)
+def _kept(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder, by rounds."""
+    return sorted(folder.glob("*.checkpoint"))
+
+
+def _rounds(path: Path) -> int:
+    return int(path.stem.split("-")[-1])
 
 
 def _resumed_after(output: str) -> int:
@@ -83,33 +102,93 @@ def test_a_job_killed_at_a_random_moment_and_started_again_ends_in_the_same_mode
         program = _start(base, folder, estimator)
         time.sleep(chance.uniform(0.3, 1) * seconds)
         program.signal(signal.SIGKILL)
+        killed = time.time()
         program.wait(10)
-        said = _rounds_said(program.output())
+        last = _kept(folder)[-1:]
+        age = killed - last[0].stat().st_mtime if last else 0
         again = train(Processes(), base)
         assert again.exit_code == 0, again.output
         assert "damaged" not in again.output
-        assert said <= _resumed_after(again.output) <= said + STEP[estimator], (program.output(), again.output)
+        assert _resumed_after(again.output) == (_rounds(last[0]) if last else 0)
+        assert age <= INTERVAL_S + SLACK_S or _rounds(last[0]) == _total(estimator)
         assert sha256(base / "model" / "model.onnx") == expected
         assert not [path.name for path in folder.iterdir() if not path.name.endswith(".checkpoint")]
+
+
+def _total(estimator: str) -> int:
+    return max(int(value) for value in ROUNDS[estimator].values() if value.isdigit())
 
 
 def test_a_job_that_was_stopped_leaves_a_model_and_goes_on_when_started_again(whole, tmp_path: Path) -> None:
     estimator, expected, _ = whole
     base, folder = tmp_path / "ml", tmp_path / "state"
     program = _start(base, folder, estimator)
-    while _rounds_said(program.output()) < 2 * STEP[estimator]:
+    while not _kept(folder):
         time.sleep(0.01)
     assert stop(program, 60) == 0, program.output()
     assert read_manifest(base / "model").origin["stopped_early"] is True
+    rounds = _rounds(_kept(folder)[-1])
     shutil.rmtree(base / "model")  # T-28: it is empty when a new container starts
     again = _train(base, folder, estimator)
     assert sha256(base / "model" / "model.onnx") == expected
-    assert read_manifest(base / "model").origin["resumed_after_rounds"] == _resumed_after(again.output) >= 2 * STEP[estimator]
+    assert read_manifest(base / "model").origin["resumed_after_rounds"] == _resumed_after(again.output) == rounds
 
 
 def test_the_last_two_checkpoints_are_kept_under_the_hosts_name(finished) -> None:
-    assert sorted(path.name for path in finished[1].iterdir()) == ["algo-1-000900.checkpoint", "algo-1-001000.checkpoint"]
+    before, last = _kept(finished[1])
+    assert last.name == "algo-1-001000.checkpoint"
+    assert before.name.startswith("algo-1-000")
     assert KEPT == 2
+
+
+# Each way in which a fit goes on, in this process: after any round, through a pickle, to the same predictions
+
+
+HOUSING = read_channel(Channel("training", SAMPLE, ""), DECLARATION)
+LABELLED = Table(HOUSING.matrix, np.where(HOUSING.target > 30, "high", np.where(HOUSING.target > 20, "middle", "low")))
+
+
+@pytest.mark.parametrize("kind", ["number", "class"])
+@pytest.mark.parametrize(
+    ("hyperparameters", "leave_after"),
+    [
+        pytest.param({"max_iter": "40"}, 1, id="boosting after its first round"),
+        pytest.param({"max_iter": "40"}, 39, id="boosting before its last round"),
+        pytest.param({"estimator": "random_forest", "n_estimators": "30"}, 10, id="forest"),
+        pytest.param({"estimator": "mlp", "epochs": "30"}, 11, id="mlp"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_fit_left_after_any_round_goes_on_to_the_same_model(kind: str, hyperparameters, leave_after: int) -> None:
+    table = HOUSING if kind == "number" else LABELLED
+    target = DECLARATION.target if kind == "number" else Target("T", "", kind="class", labels=("low", "middle", "high"))
+    values = parse_hyperparameters(hyperparameters, DECLARATION.hyperparameters)
+    plan = Plan.from_values(replace(DECLARATION, target=target), values)
+    kept: list[tuple[int, bytes]] = []
+
+    def leave(rounds: int, pipeline) -> None:
+        if rounds >= leave_after:
+            joblib.dump(pipeline(), file := io.BytesIO())
+            kept.append((rounds, file.getvalue()))
+            raise Enough
+
+    whole = Fit(clone(plan.pipeline), plan.parameter, plan.rounds, 0, table, lambda *_: None).run()
+    with pytest.raises(Enough):
+        Fit(clone(plan.pipeline), plan.parameter, plan.rounds, 0, table, leave).run()
+    rounds, content = kept[0]
+    left = Checkpoint(rounds, content).load()
+    assert leave_after <= rounds < plan.rounds
+    assert len(left.predict(table.matrix)) == len(table)
+    assert "Observed" not in type(left.steps[-1][1]).__name__
+    assert _answers(Fit(left, plan.parameter, plan.rounds, rounds, table, lambda *_: None).run(), table) == _answers(
+        whole, table
+    )
+
+
+def _answers(pipeline: Pipeline, table: Table) -> list[float]:
+    pipeline.set_params(**({"estimator__n_jobs": 1} if "estimator__n_jobs" in pipeline.get_params() else {}))
+    answer = pipeline.predict_proba if hasattr(pipeline, "predict_proba") else pipeline.predict
+    return answer(table.matrix).tolist()
 
 
 @pytest.fixture
@@ -128,11 +207,11 @@ def state(finished, tmp_path: Path) -> Path:
     ],
 )
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(state: Path, tmp_path: Path, finished, damage) -> None:
-    newest = state / "algo-1-001000.checkpoint"
+    before, newest = _kept(state)
     newest.write_bytes(damage(newest.read_bytes()))
     outcome = _train(tmp_path / "ml", state)
     assert f"checkpoint: {newest.name} is damaged and passed over" in outcome.output
-    assert _resumed_after(outcome.output) == 900
+    assert _resumed_after(outcome.output) == _rounds(before)
     assert sha256(tmp_path / "ml" / "model" / "model.onnx") == sha256(finished[0] / "model" / "model.onnx")
 
 

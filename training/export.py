@@ -91,7 +91,10 @@ def _convert(model: Pipeline, n_features: int) -> bytes:
             f"ONNX can't express this pipeline: {type(error).__name__}: {str(error).strip()[:500]} Use steps that skl2onnx "
             "converts, or set allow_sklearn=true and serve with PREDICTOR=sklearn."
         ) from error
-    return bytes(converted.SerializeToString())
+    domains = sorted(converted.opset_import, key=lambda entry: entry.domain)  # skl2onnx keeps them in a set
+    del converted.opset_import[:]
+    converted.opset_import.extend(domains)
+    return bytes(converted.SerializeToString(deterministic=True))
 
 
 def _number_parity(model: Pipeline, matrix: Matrix, answers: NDArray[np.float32], spread: float) -> dict[str, Any]:

@@ -156,7 +156,7 @@ def _watch(child: Any, receiver: Connection, stop: Stop, progress: Progress, sto
         if not receiver.poll(POLL_S):
             continue
         try:
-            _hear(*receiver.recv(), told, progress)
+            _hear(receiver.recv(), told, progress)
         except EOFError:
             break
     child.join()
@@ -169,7 +169,8 @@ def _watch(child: Any, receiver: Connection, stop: Stop, progress: Progress, sto
     return told
 
 
-def _hear(kind: str, content: Any, told: Told, progress: Progress) -> None:
+def _hear(message: tuple[str, Any], told: Told, progress: Progress) -> None:
+    kind, content = message
     if kind == "rounds":
         progress.update(content)
     elif kind == "fitted":

@@ -153,7 +153,9 @@ def _boost_light(fit: Fit) -> None:
         fit.watch(rounds, lambda: _with_estimator(fit.pipeline, _boosted_lightly_so_far(estimator, state.model, rounds)))
 
     estimator.set_params(n_estimators=fit.rounds - fit.done)
-    fit.pipeline.fit(fit.table.matrix, fit.table.target, estimator__callbacks=[look], estimator__init_model=earlier)
+    name = fit.pipeline.steps[-1][0]
+    options = {f"{name}__callbacks": [look], f"{name}__init_model": earlier}
+    fit.pipeline.fit(fit.table.matrix, fit.table.target, **options)
     estimator.set_params(n_estimators=fit.rounds)
 
 
