@@ -1,0 +1,198 @@
+"""What training costs as the rows grow, beside a bare script that only reads, fits and dumps the same rows.
+
+`python -m local_test.growth --rows 10000 100000` prints the table; `make soak` writes it to docs/measured.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow.csv import CSVWriter
+
+from contract.manifest import read_manifest
+from local_test.emulator import lay_out
+from local_test.runners import ROOT
+
+SAMPLE_S = 0.1
+COLUMNS = (
+    "estimator",
+    "rows",
+    "bare script: s",
+    "train: s",
+    "ratio",
+    "bare script: MB",
+    "train: MB",
+    "ratio",
+    "with checkpoints: ratio",
+)
+DESCRIBE = """
+import json, sys, joblib
+estimator = joblib.load(sys.argv[1]).steps[-1][1]
+print(json.dumps([type(estimator).__module__, type(estimator).__name__, estimator.get_params()]))
+"""
+BARE = """
+import importlib, json, sys, joblib, pandas
+module, name, parameters, features, target, rows = json.loads(sys.argv[3])
+frame = pandas.read_csv(sys.argv[1]).head(rows)
+estimator = getattr(importlib.import_module(module), name)(**parameters).fit(frame[features], frame[target])
+joblib.dump(estimator, sys.argv[2])
+"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a program took: seconds, and MB of all its processes together at the peak, shared pages counted once."""
+
+    seconds: float
+    peak_mb: float
+
+
+def measure(rows: int, estimator: str, rounds: int, folder: Path) -> list[str]:
+    """Return a row of the table: medians of interleaved rounds, ratios taken within a round."""
+    base = folder / f"{estimator}-{rows}"
+    data = folder / f"data-{rows}"
+    if not data.exists():
+        write_rows(data, rows)
+    lay_out(base, {}, {"estimator": estimator})
+    (base / "input" / "data").mkdir(exist_ok=True)
+    (base / "input" / "data" / "training").symlink_to(data)
+    (base / "input" / "config" / "inputdataconfig.json").write_text('{"training": {"TrainingInputMode": "FastFile"}}')
+    runs = []
+    for _ in range(rounds):
+        (base / "input" / "config" / "checkpointconfig.json").unlink(missing_ok=True)
+        plain = train(base)
+        bare = bare_script(base, data / "rows.csv")
+        state = tempfile.mkdtemp(dir=folder)
+        (base / "input" / "config" / "checkpointconfig.json").write_text(json.dumps({"LocalPath": state}))
+        runs.append((bare, plain, train(base)))
+    return [estimator, f"{rows:,}", *_figures(runs)]
+
+
+def _figures(runs: Sequence[tuple[Cost, Cost, Cost]]) -> list[str]:
+    def median(values: Sequence[float], digits: int) -> str:
+        return f"{statistics.median(values):.{digits}f}"
+
+    return [
+        median([bare.seconds for bare, _, _ in runs], 1),
+        median([plain.seconds for _, plain, _ in runs], 1),
+        median([plain.seconds / bare.seconds for bare, plain, _ in runs], 2),
+        median([bare.peak_mb for bare, _, _ in runs], 0),
+        median([plain.peak_mb for _, plain, _ in runs], 0),
+        median([plain.peak_mb / bare.peak_mb for bare, plain, _ in runs], 2),
+        median([kept.seconds / bare.seconds for bare, _, kept in runs], 2),
+    ]
+
+
+def write_rows(folder: Path, rows: int, seed: int = 0) -> None:
+    """Write one CSV file of made-up housing: the sample's columns and ranges, a target that depends on them, and noise."""
+    folder.mkdir(parents=True)
+    chance = np.random.default_rng(seed)
+    schema = pa.schema([(name, pa.float64()) for name in ("CHAS", "RM", "TAX", "PTRATIO", "B", "LSTAT", "MEDV")])
+    with CSVWriter(folder / "rows.csv", schema) as writer:
+        for first in range(0, rows, 500_000):
+            writer.write_batch(pa.record_batch(_block(chance, min(500_000, rows - first)), schema=schema))
+
+
+def _block(chance: np.random.Generator, rows: int) -> list[np.ndarray[Any, Any]]:
+    chas = (chance.random(rows) < 0.07).astype(np.float64)
+    rm = chance.normal(6.3, 0.7, rows).round(3)
+    tax = chance.integers(187, 712, rows).astype(np.float64)
+    ptratio = chance.uniform(12.6, 22, rows).round(1)
+    b = chance.uniform(0, 396.9, rows).round(2)
+    lstat = np.clip(chance.gamma(2.5, 5, rows), 1.7, 38).round(2)
+    worth = 9 * rm - 0.6 * lstat - 0.9 * ptratio - 0.01 * tax + 3 * chas + 5 * np.sin(rm) * np.log(lstat)
+    return [chas, rm, tax, ptratio, b, lstat, (worth + chance.normal(0, 2.5, rows)).round(1)]
+
+
+def train(base: Path) -> Cost:
+    """Run `train` over an /opt/ml and return its cost."""
+    return run([sys.executable, str(ROOT / "container" / "train")], {"SAGEMAKER_BASE_DIR": str(base)})
+
+
+def bare_script(base: Path, data: Path) -> Cost:
+    """Read the same file, fit the estimator of the model that `train` left on as many rows, dump it; return the cost."""
+    described = subprocess.run(
+        [sys.executable, "-c", DESCRIBE, str(base / "model" / "model.joblib")],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    manifest = read_manifest(base / "model")
+    declaration = manifest.declaration
+    rows = manifest.data["train_rows"]
+    about = [*json.loads(described.stdout), declaration.feature_names, declaration.target.name, rows]
+    return run([sys.executable, "-c", BARE, str(data), str(base / "bare.joblib"), json.dumps(about)], {})
+
+
+def run(command: Sequence[str], environ: Mapping[str, str]) -> Cost:
+    """Run a program to its end and return its cost.
+
+    Raises:
+        RuntimeError: it failed; the message has what it printed.
+    """
+    started, peak = time.monotonic(), 0.0
+    with tempfile.TemporaryFile() as log:
+        program = subprocess.Popen(command, env={**os.environ, **environ}, stdout=log, stderr=subprocess.STDOUT)
+        while program.poll() is None:
+            peak = max(peak, _resident_mb(program.pid))
+            time.sleep(SAMPLE_S)
+        seconds = time.monotonic() - started
+        if program.returncode:
+            log.seek(0)
+            raise RuntimeError(f"{command[:2]} ended with exit code {program.returncode}:\n{log.read().decode()[-3000:]}")
+    return Cost(seconds, peak)
+
+
+def _resident_mb(pid: int) -> float:
+    """Return what a program and its children hold: their own pages, those that a fork shares counted once, and the libraries."""
+    anonymous, libraries = 0, 0
+    for process in _tree(pid):
+        with contextlib.suppress(OSError):  # it has just ended
+            rollup = (process / "smaps_rollup").read_text()
+            anonymous += sum(int(kb) for kb in re.findall(r"^Pss_(?:Anon|Shmem): +(\d+)", rollup, re.MULTILINE))
+            libraries = max(
+                libraries, *map(int, re.findall(r"^RssFile:\s+(\d+)", (process / "status").read_text(), re.MULTILINE))
+            )
+    return (anonymous + libraries) * 1024 / 1e6
+
+
+def _tree(pid: int) -> list[Path]:
+    """Return the folders in /proc of a process and all below it."""
+    processes = [Path("/proc") / str(pid)]
+    for process in processes:
+        for task in process.glob("task/*/children"):
+            with contextlib.suppress(OSError):
+                processes += [Path("/proc") / child for child in task.read_text().split()]
+    return processes
+
+
+def main() -> int:
+    """Print the table for the rows asked for."""
+    parser = argparse.ArgumentParser(prog="python -m local_test.growth", description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--estimators", nargs="+", default=["hist_gradient_boosting", "lightgbm"])
+    arguments = parser.parse_args()
+    print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS))
+    with tempfile.TemporaryDirectory(prefix="berth-growth-") as folder:
+        for rows in arguments.rows:
+            for estimator in arguments.estimators:
+                print("| " + " | ".join(measure(rows, estimator, arguments.rounds, Path(folder))) + " |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
