@@ -157,15 +157,14 @@ def run(command: Sequence[str], environ: Mapping[str, str]) -> Cost:
 
 
 def _resident_mb(pid: int) -> float:
-    """Return what a program and its children hold: their own pages, those that a fork shares counted once, and the libraries."""
+    """Return what a program and its children hold: their own pages, shared ones counted once, and the libraries."""
     anonymous, libraries = 0, 0
     for process in _tree(pid):
         with contextlib.suppress(OSError):  # it has just ended
             rollup = (process / "smaps_rollup").read_text()
             anonymous += sum(int(kb) for kb in re.findall(r"^Pss_(?:Anon|Shmem): +(\d+)", rollup, re.MULTILINE))
-            libraries = max(
-                libraries, *map(int, re.findall(r"^RssFile:\s+(\d+)", (process / "status").read_text(), re.MULTILINE))
-            )
+            files = re.search(r"^RssFile:\s+(\d+)", (process / "status").read_text(), re.MULTILINE)
+            libraries = max(libraries, int(files[1]) if files else 0)
     return (anonymous + libraries) * 1024 / 1e6
 
 
