@@ -3,10 +3,16 @@
 from contract.declaration import Hyperparameter
 
 BOOSTING, FOREST, RIDGE, MLP = ("hist_gradient_boosting",), ("random_forest",), ("ridge",), ("mlp",)
+LIGHTGBM = ("lightgbm",)
+BOOSTED = BOOSTING + LIGHTGBM  # what means the same in both has one knob
 
 HYPERPARAMETERS = (
     Hyperparameter(
-        "estimator", "Which algorithm learns", "categorical", BOOSTING[0], choices=(*BOOSTING, *FOREST, *RIDGE, *MLP)
+        "estimator",
+        "Which algorithm learns",
+        "categorical",
+        BOOSTING[0],
+        choices=(*BOOSTING, *FOREST, *RIDGE, *MLP, *LIGHTGBM),
     ),
     Hyperparameter("seed", "Seed of the split and of every random choice", "integer", 0, (0, 2**31 - 1)),
     Hyperparameter(
@@ -24,13 +30,18 @@ HYPERPARAMETERS = (
         60,
         (0, 86_400),
     ),
-    Hyperparameter("learning_rate", "How much each tree corrects", "continuous", 0.05, (0.001, 1.0), estimators=BOOSTING),
+    Hyperparameter("learning_rate", "How much each tree corrects", "continuous", 0.05, (0.001, 1.0), estimators=BOOSTED),
     Hyperparameter(
-        "max_iter", "Number of trees (of each class, with more than two)", "integer", 200, (1, 10_000), estimators=BOOSTING
+        "max_iter",
+        "Number of trees (of each class, with more than two)",
+        "integer",
+        200,
+        (1, 10_000),
+        estimators=BOOSTED,
     ),
-    Hyperparameter("max_leaf_nodes", "Leaves of a tree, at most", "integer", 15, (2, 1_000), estimators=BOOSTING),
-    Hyperparameter("min_samples_leaf", "Rows in a leaf, at least", "integer", 5, (1, 100_000), estimators=BOOSTING),
-    Hyperparameter("l2_regularization", "Shrinks what a leaf says", "continuous", 0.0, (0.0, 1_000.0), estimators=BOOSTING),
+    Hyperparameter("max_leaf_nodes", "Leaves of a tree, at most", "integer", 15, (2, 1_000), estimators=BOOSTED),
+    Hyperparameter("min_samples_leaf", "Rows in a leaf, at least", "integer", 5, (1, 100_000), estimators=BOOSTED),
+    Hyperparameter("l2_regularization", "Shrinks what a leaf says", "continuous", 0.0, (0.0, 1_000.0), estimators=BOOSTED),
     Hyperparameter("n_estimators", "Number of trees", "integer", 200, (1, 5_000), estimators=FOREST),
     Hyperparameter("max_depth", "Depth of a tree, at most; 0 sets no bound", "integer", 0, (0, 100), estimators=FOREST),
     Hyperparameter("max_features", "Share of the features tried at a split", "continuous", 0.5, (0.01, 1.0), estimators=FOREST),
@@ -39,4 +50,10 @@ HYPERPARAMETERS = (
     Hyperparameter("learning_rate_init", "First step size of Adam", "continuous", 0.01, (1e-5, 1.0), estimators=MLP),
     Hyperparameter("weight_decay", "Strength of the L2 penalty", "continuous", 1e-3, (0.0, 100.0), estimators=MLP),
     Hyperparameter("epochs", "Passes over the data, at most", "integer", 400, (1, 10_000), estimators=MLP),
+    Hyperparameter(
+        "row_fraction", "Share of the rows that each tree sees", "continuous", 1.0, (0.05, 1.0), estimators=LIGHTGBM
+    ),
+    Hyperparameter(
+        "feature_fraction", "Share of the features that each tree sees", "continuous", 1.0, (0.05, 1.0), estimators=LIGHTGBM
+    ),
 )

@@ -85,6 +85,38 @@ def _boosting(values: Values) -> Values:
     return {**{name: values[name] for name in names}, "random_state": values["seed"], "early_stopping": False}
 
 
+def _lightgbm(values: Values) -> Values:
+    """Return LightGBM's own names for the knobs, and settings under which the same rows give the same trees."""
+    return {
+        "learning_rate": values["learning_rate"],
+        "n_estimators": values["max_iter"],
+        "num_leaves": values["max_leaf_nodes"],
+        "min_child_samples": values["min_samples_leaf"],
+        "min_child_weight": 0.0,  # by default LightGBM refuses leaves of too sure rows as well
+        "reg_lambda": values["l2_regularization"],
+        "subsample": values["row_fraction"],
+        "subsample_freq": 1 if values["row_fraction"] < 1 else 0,
+        "colsample_bytree": values["feature_fraction"],
+        "random_state": values["seed"],
+        "n_jobs": 0,  # as many as OpenMP would take: who fits decides by the rows, as for histogram boosting
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbose": -1,
+    }
+
+
+def _lightgbm_regressor(values: Values) -> Any:
+    from lightgbm import LGBMRegressor  # with it comes Dask: a second that only who asks for it pays
+
+    return LGBMRegressor(**_lightgbm(values))
+
+
+def _lightgbm_classifier(values: Values) -> Any:
+    from lightgbm import LGBMClassifier
+
+    return LGBMClassifier(**_lightgbm(values))
+
+
 def _forest(values: Values) -> Values:
     named = {name: values[name] for name in ("n_estimators", "max_features")}
     return {**named, "max_depth": values["max_depth"] or None, "random_state": values["seed"], "n_jobs": -1}
@@ -124,5 +156,8 @@ ESTIMATORS: dict[str, Estimator] = {
         classifier=lambda values: MLPClassifier(**_mlp(values)),
         prepare=fill_and_scale,
         rounds=("max_iter", "epochs"),
+    ),
+    "lightgbm": Estimator(
+        regressor=_lightgbm_regressor, classifier=_lightgbm_classifier, prepare=leave_as_is, rounds=("n_estimators", "max_iter")
     ),
 }

@@ -156,6 +156,7 @@ LABELLED = Table(HOUSING.matrix, np.where(HOUSING.target > 30, "high", np.where(
         pytest.param({"max_iter": "40"}, 39, id="boosting before its last round"),
         pytest.param({"estimator": "random_forest", "n_estimators": "30"}, 10, id="forest"),
         pytest.param({"estimator": "mlp", "epochs": "30"}, 11, id="mlp"),
+        pytest.param({"estimator": "lightgbm", "max_iter": "30"}, 11, id="lightgbm"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

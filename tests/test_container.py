@@ -130,12 +130,13 @@ def pushed(docker, image, registry):
     return json.loads(fetch(request)) | {"blobs": f"http://{registry}/v2/berth/blobs"}
 
 
-def test_the_image_takes_at_most_450_mb_on_disk(config):
-    assert config["Size"] <= 450 * MB
+# Of these Arrow, LightGBM, Dask and matplotlib with what they need take some 150 MB on disk, and 55 in a registry.
+def test_the_image_takes_at_most_600_mb_on_disk(config):
+    assert config["Size"] <= 600 * MB
 
 
-def test_the_image_takes_at_most_200_mb_as_a_registry_stores_it(pushed):
-    assert sum(layer["size"] for layer in pushed["layers"]) <= 200 * MB
+def test_the_image_takes_at_most_220_mb_as_a_registry_stores_it(pushed):
+    assert sum(layer["size"] for layer in pushed["layers"]) <= 220 * MB
 
 
 def test_the_image_has_the_one_manifest_type_sagemaker_takes(pushed):  # T-7

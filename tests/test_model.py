@@ -191,7 +191,7 @@ def test_a_pipeline_onnx_has_no_words_for_is_refused_with_advice() -> None:
         export(model, matrix, 1.0)
 
 
-@pytest.mark.parametrize("estimator", ["hist_gradient_boosting", "random_forest"])
+@pytest.mark.parametrize("estimator", ["hist_gradient_boosting", "random_forest", "lightgbm"])
 def test_a_huge_offset_of_the_target_is_named_as_the_cause(estimator: str) -> None:
     matrix = _matrix(PLAIN)
     actual = 1e7 + np.random.default_rng(0).normal(0, 1, ROWS)
@@ -241,6 +241,29 @@ def test_the_same_seed_gives_the_same_bytes(estimator: str) -> None:
     assert export(model, matrix, 0.0).onnx == export(again, matrix, 0.0).onnx
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_lightgbm_sends_what_is_missing_the_same_way_in_onnx_where_training_saw_none(target: str) -> None:
+    """LightGBM then reads a missing value as 0, which is on either side of a threshold."""
+    declaration = replace(DECLARATION, features=MIXED, target=TARGETS[target])
+    matrix = np.nan_to_num(_matrix(MIXED)) - np.float32(50)
+    actual = _target(matrix, declaration.target)
+    model = _pipeline(declaration, "lightgbm").fit(matrix, actual)
+    holes = _matrix(MIXED) - np.float32(50)
+    holes[::3] = np.nan
+    parity = export(model, np.concatenate([matrix, holes]), float(np.std(actual)) if target == "number" else 0.0).parity
+    assert parity["difference"] <= parity["bound"]
+
+
+def test_lightgbm_gives_the_same_trees_on_one_thread_and_on_two() -> None:
+    matrix, actual = _housing()
+    texts = []
+    for threads in (1, 2):
+        model = _pipeline(DECLARATION, "lightgbm", row_fraction="0.7", feature_fraction="0.7")
+        model.set_params(estimator__n_jobs=threads).fit(matrix, actual)
+        texts.append(model[-1].booster_.model_to_string().partition("parameters:")[0])
+    assert texts[0] == texts[1]
+
+
 @quiet
 @pytest.mark.parametrize("estimator", ["random_forest", "mlp"])
 def test_another_seed_gives_another_model(estimator: str) -> None:
@@ -275,7 +298,8 @@ def test_every_knob_of_an_estimator_reaches_it(estimator: str) -> None:
     base = repr(_pipeline(declaration, estimator).get_params())
     for knob in DECLARATION.hyperparameters:
         if estimator in knob.estimators:
-            other = repr(_pipeline(declaration, estimator, **{knob.name: str(int(knob.range[1]))}).get_params())  # type: ignore[index]
+            bound = next(bound for bound in reversed(knob.range or ()) if bound != knob.default)
+            other = repr(_pipeline(declaration, estimator, **{knob.name: str(bound)}).get_params())
             assert other != base, knob.name
 
 
@@ -321,7 +345,7 @@ def test_the_ethical_problem_is_named_where_people_look() -> None:
     assert "segregation" in (SAMPLE / "README.md").read_text()
 
 
-@pytest.mark.parametrize("estimator", ["hist_gradient_boosting", "random_forest"])
+@pytest.mark.parametrize("estimator", ["hist_gradient_boosting", "random_forest", "lightgbm"])
 def test_a_value_between_a_threshold_and_its_nearest_float32_goes_the_same_way_in_onnx(estimator):
     """45.8 and 46.0 have 45.89999961853027 between them, whose nearest float32 is 45.9 itself (met in the penguins)."""
     matrix = np.float32([[45.8]] * 40 + [[46.0]] * 40)

@@ -23,7 +23,7 @@ from training.export import Exported, export
 from training.read import Table
 from training.split import Data
 
-LIBRARIES = ("scikit-learn", "numpy", "pandas", "skl2onnx", "onnx", "onnxruntime", "joblib")
+LIBRARIES = ("scikit-learn", "lightgbm", "numpy", "pandas", "skl2onnx", "onnx", "onnxruntime", "joblib")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from skl2onnx.common.data_types import FloatTensorType
 from sklearn.pipeline import Pipeline
 
 from contract.errors import ExportFailed
+from training import lightgbm
 
 MAX_ROWS = 100_000
 NUMBER_BOUND, PROBABILITY_BOUND = 1e-4, 1e-5
@@ -66,6 +67,8 @@ def snap_thresholds(model: Pipeline) -> None:
     a value that lies between a threshold and its nearest float32 down the other branch.
     """
     estimator = model.steps[-1][1] if isinstance(model, Pipeline) else model
+    if lightgbm.is_lightgbm(estimator):
+        lightgbm.snap_thresholds(estimator)
     for nodes in _tree_thresholds(estimator):
         nearest = nodes.astype(np.float32)
         nodes[:] = np.where(nearest > nodes, np.nextafter(nearest, np.float32(-np.inf)), nearest)
@@ -80,11 +83,18 @@ def _tree_thresholds(estimator: Any) -> Iterator[NDArray[np.float64]]:
 
 
 def _convert(model: Pipeline, n_features: int) -> bytes:
+    opsets = None
+    if lightgbm.is_lightgbm(model.steps[-1][1] if isinstance(model, Pipeline) else model):
+        opsets = lightgbm.teach_skl2onnx()
     options = {id(model): {"zipmap": False}} if hasattr(model, "predict_proba") else None
     try:
         # A fixed name makes the same model the same bytes.
         converted = to_onnx(
-            model, initial_types=[("features", FloatTensorType([None, n_features]))], options=options, name="model"
+            model,
+            initial_types=[("features", FloatTensorType([None, n_features]))],
+            options=options,
+            name="model",
+            target_opset=opsets,
         )
     except Exception as error:  # skl2onnx raises its own kinds and whatever its converters hit
         raise ExportFailed(

@@ -17,6 +17,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline
 
+from training.lightgbm import is_lightgbm
 from training.read import Table
 
 STEPS = 20
@@ -62,7 +63,7 @@ def _way(fit: Fit) -> Callable[[Fit], None]:
         return _boost
     if isinstance(fit.estimator, (MLPClassifier, MLPRegressor)):
         return _pass_over
-    if type(fit.estimator).__module__.startswith("lightgbm."):
+    if is_lightgbm(fit.estimator):
         return _boost_light
     return _warm_start if fit.parameter else _whole
 
