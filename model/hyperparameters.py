@@ -16,6 +16,9 @@ HYPERPARAMETERS = (
     Hyperparameter(
         "allow_sklearn", "Keep a model that ONNX can't express; serving it then takes PREDICTOR=sklearn", "boolean", False
     ),
+    Hyperparameter(
+        "interval_level", "Share of actual values that prediction intervals are to hold", "continuous", 0.9, (0.5, 0.99)
+    ),
     Hyperparameter("learning_rate", "How much each tree corrects", "continuous", 0.05, (0.001, 1.0), estimators=BOOSTING),
     Hyperparameter(
         "max_iter", "Number of trees (of each class, with more than two)", "integer", 200, (1, 10_000), estimators=BOOSTING

@@ -65,20 +65,18 @@ def train(settings: Settings, job: Job, stop: Stop) -> None:
     data = read_data(job, DECLARATION, values)
     stop.check("reading the data")
 
-    from model.metrics import measure
     from training import artifacts
     from training.checkpoints import Checkpoints, job_key
+    from training.evaluate import evaluate
     from training.fit import Plan, fit
 
     key = job_key(DECLARATION, values, data.train)
     checkpoints = Checkpoints.open(job.checkpoints, job.host, key) if job.checkpoints else None
     with tempfile.TemporaryDirectory(prefix="berth-") as scratch:
         fitted = fit(Plan.from_values(DECLARATION, values), data, Path(scratch), stop, checkpoints)
-    scores = {f"train:{name}": value for name, value in measure(fitted.model, data.train.matrix, data.train.target).items()}
-    held_out = measure(fitted.model, data.validation.matrix, data.validation.target)
-    scores.update({f"validation:{name}": value for name, value in held_out.items()})
+    evaluation = evaluate(DECLARATION, fitted.model, data, values, fitted.stopped)
     origin = {**_origin(settings, job, started), "stopped_early": fitted.stopped, "resumed_after_rounds": fitted.resumed_after}
-    artifacts.write(settings.paths.model, artifacts.Trained(DECLARATION, fitted.model, data, values, scores, origin))
+    artifacts.write(settings.paths.model, artifacts.Trained(DECLARATION, fitted.model, data, values, evaluation, origin))
 
 
 def _check_hosts(job: Job) -> None:
