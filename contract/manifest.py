@@ -15,6 +15,8 @@ from contract.files import sha256, write_text
 MANIFEST = "manifest.json"
 ONNX = "model.onnx"
 JOBLIB = "model.joblib"
+REPORT = ("report/report.html", "report/model_card.json", "report/metrics.json")
+"""A page for people, and what a model registry takes."""
 SCHEMA = 1
 
 

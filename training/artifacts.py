@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,13 @@ from sklearn.pipeline import Pipeline
 
 from contract.declaration import Declaration, Feature
 from contract.files import TEMPORARY, replacing
-from contract.manifest import JOBLIB, MANIFEST, ONNX, Manifest, write_manifest
+from contract.manifest import JOBLIB, MANIFEST, ONNX, REPORT, Manifest, write_manifest
 from contract.metrics import report_metric
 from training.evaluate import Evaluation
 from training.read import Table
 from training.split import Data
 
-LIBRARIES = ("scikit-learn", "numpy", "pandas", "skl2onnx", "onnx", "onnxruntime", "joblib", "crepes")
+LIBRARIES = ("scikit-learn", "numpy", "pandas", "skl2onnx", "onnx", "onnxruntime", "joblib", "crepes", "matplotlib")
 SAMPLES = 3
 
 
@@ -49,12 +51,30 @@ def write(folder: Path, trained: Trained) -> None:
     contents: dict[str, Callable[[Path], object]] = {JOBLIB: lambda path: joblib.dump(trained.model, path)}
     if evaluation.onnx:
         contents[ONNX] = lambda path: path.write_bytes(evaluation.onnx)
+    report, told = _report(manifest, evaluation)
+    contents |= {name: partial(Path.write_text, data=text, encoding="utf-8") for name, text in report.items()}
     _replace_all(folder, contents)
-    manifest = write_manifest(folder, manifest, list(contents))
+    manifest = write_manifest(folder, replace(manifest, report=told), list(contents))
     for name, value in evaluation.scores.items():
         report_metric(name, value)
     sizes = ", ".join(f"{name} {entry['size_bytes']:,} bytes" for name, entry in manifest.files.items())
     print(f"model: {folder}: {sizes}, {MANIFEST}", flush=True)
+
+
+def _report(manifest: Manifest, evaluation: Evaluation) -> tuple[Mapping[str, str], Mapping[str, Any]]:
+    """Return the report's files and what the manifest says of it.
+
+    The model is worth more than its report: one that can't be drawn is said loudly, and the job goes on.
+    """
+    try:
+        from training.report import draw
+
+        return draw(manifest, evaluation), {"drawn": True}
+    except Exception as error:
+        traceback.print_exc()
+        why = f"{type(error).__name__}: {error}"
+        print(f"report: NOT DRAWN: {why}. The model is kept without one; the log has the traceback.", flush=True)
+        return {}, {"drawn": False, "why": why}
 
 
 def _replace_all(folder: Path, contents: Mapping[str, Callable[[Path], object]]) -> None:
@@ -67,7 +87,7 @@ def _replace_all(folder: Path, contents: Mapping[str, Callable[[Path], object]])
             (folder / name).parent.mkdir(exist_ok=True)
             write_to(stack.enter_context(replacing(folder / name)))
         (folder / MANIFEST).unlink(missing_ok=True)
-    for name in {ONNX} - contents.keys():
+    for name in {ONNX, *REPORT} - contents.keys():
         (folder / name).unlink(missing_ok=True)
 
 
@@ -84,13 +104,22 @@ def _manifest(trained: Trained) -> Manifest:
         ranges={
             feature.name: _range(data.train.matrix[:, index], feature) for index, feature in enumerate(declaration.features)
         },
-        data={"train_rows": len(data.train), "validation_rows": len(data.validation), "sha256": data.train.fingerprint()},
+        data={
+            "train_rows": len(data.train),
+            "validation_rows": len(data.validation),
+            "held_out_by": _held_out_by(trained),
+            "sha256": data.train.fingerprint(),
+        },
         parity=evaluation.parity,
         origin={**trained.origin, "ended": ended, "python": platform.python_version(), "versions": versions},
         files={},
         intervals=evaluation.intervals.to_json() if evaluation.intervals else None,
         confidence=evaluation.confidence,
     )
+
+
+def _held_out_by(trained: Trained) -> str:
+    return "a validation channel" if trained.data.whole is trained.data.train else f"a split, seed {trained.values['seed']}"
 
 
 def _samples(model: Pipeline, head: Table, declaration: Declaration) -> tuple[Mapping[str, Any], ...]:
