@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from contract.declaration import Declaration
 from contract.errors import DamagedModel
-from contract.files import sha256, write_text
+from contract.files import TEMPORARY, replacing, sha256, write_text
 
 MANIFEST = "manifest.json"
 ONNX = "model.onnx"
@@ -66,6 +67,30 @@ class Manifest:
         own.update(labels=tuple(own["labels"]), samples=tuple(own["samples"]))
         own["files"] = {name: {key: entry[key] for key in ("sha256", "size_bytes")} for name, entry in own["files"].items()}
         return cls(declaration=Declaration.from_json(document), hyperparameters=document["trained_with"], **own)
+
+
+def write_model(folder: Path, manifest: Manifest, contents: Mapping[str, Callable[[Path], object]]) -> Manifest:
+    """Write a model directory over whatever an earlier run left there; return the manifest with its files.
+
+    All files are written under temporary names before the first takes its place; the manifest goes before and comes back last.
+    A run that is killed leaves the earlier model, or no manifest, never one beside another run's files.
+
+    Args:
+        folder: the model directory; files in it that are none of a model's own stay.
+        manifest: the new model's.
+        contents: for each file's name the function that writes it to a path.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.rglob(f".*{TEMPORARY}"):  # by a run that was killed while it wrote
+        left.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        for name, write_to in contents.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            write_to(stack.enter_context(replacing(folder / name)))
+        (folder / MANIFEST).unlink(missing_ok=True)
+    for name in {JOBLIB, ONNX, *REPORT} - contents.keys():
+        (folder / name).unlink(missing_ok=True)
+    return write_manifest(folder, manifest, list(contents))
 
 
 def write_manifest(folder: Path, manifest: Manifest, names: list[str]) -> Manifest:

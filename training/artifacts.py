@@ -6,7 +6,6 @@ import importlib.metadata
 import platform
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -18,8 +17,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from contract.declaration import Declaration, Feature
-from contract.files import TEMPORARY, replacing
-from contract.manifest import JOBLIB, MANIFEST, ONNX, REPORT, Manifest, write_manifest
+from contract.manifest import JOBLIB, MANIFEST, ONNX, Manifest, write_model
 from contract.metrics import report_metric
 from training.evaluate import Evaluation
 from training.read import Table
@@ -42,19 +40,14 @@ class Trained:
 
 
 def write(folder: Path, trained: Trained) -> None:
-    """Write the model directory over whatever an earlier run left there, and print the metrics.
-
-    All files are written under temporary names before the first takes its place, and the manifest goes first and comes last:
-    a run that is killed leaves the earlier model, or none, never a manifest beside another run's files.
-    """
+    """Write the model directory over whatever an earlier run left there, and print the metrics."""
     evaluation, manifest = trained.evaluation, _manifest(trained)
     contents: dict[str, Callable[[Path], object]] = {JOBLIB: lambda path: joblib.dump(trained.model, path)}
     if evaluation.onnx:
         contents[ONNX] = lambda path: path.write_bytes(evaluation.onnx)
     report, told = _report(manifest, evaluation)
     contents |= {name: partial(Path.write_text, data=text, encoding="utf-8") for name, text in report.items()}
-    _replace_all(folder, contents)
-    manifest = write_manifest(folder, replace(manifest, report=told), list(contents))
+    manifest = write_model(folder, replace(manifest, report=told), contents)
     for name, value in evaluation.scores.items():
         report_metric(name, value)
     sizes = ", ".join(f"{name} {entry['size_bytes']:,} bytes" for name, entry in manifest.files.items())
@@ -75,20 +68,6 @@ def _report(manifest: Manifest, evaluation: Evaluation) -> tuple[Mapping[str, st
         why = f"{type(error).__name__}: {error}"
         print(f"report: NOT DRAWN: {why}. The model is kept without one; the log has the traceback.", flush=True)
         return {}, {"drawn": False, "why": why}
-
-
-def _replace_all(folder: Path, contents: Mapping[str, Callable[[Path], object]]) -> None:
-    """Write the files and remove what an earlier run left of the others that a manifest may name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.rglob(f".*{TEMPORARY}"):  # by a run that was killed while it wrote
-        left.unlink(missing_ok=True)
-    with ExitStack() as stack:
-        for name, write_to in contents.items():
-            (folder / name).parent.mkdir(exist_ok=True)
-            write_to(stack.enter_context(replacing(folder / name)))
-        (folder / MANIFEST).unlink(missing_ok=True)
-    for name in {ONNX, *REPORT} - contents.keys():
-        (folder / name).unlink(missing_ok=True)
 
 
 def _manifest(trained: Trained) -> Manifest:
