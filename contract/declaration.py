@@ -70,6 +70,10 @@ class Declaration:
     features: tuple[Feature, ...]
     target: Target
     hyperparameters: tuple[Hyperparameter, ...]
+    intended_use: str = ""
+    """For the report and the model card: what the model is good for."""
+    limits: str = ""
+    """For the same: what it must not be used for, and why; what is wrong with its data."""
 
     @property
     def feature_names(self) -> list[str]:
@@ -90,6 +94,8 @@ class Declaration:
             features=tuple(_from_json(Feature, feature) for feature in document["features"]),
             target=_from_json(Target, document["target"]),
             hyperparameters=tuple(_from_json(Hyperparameter, knob) for knob in document["hyperparameters"]),
+            intended_use=document.get("intended_use", ""),
+            limits=document.get("limits", ""),
         )
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from contract.declaration import Declaration
 from contract.errors import DamagedModel
-from contract.files import sha256, write_text
+from contract.files import TEMPORARY, replacing, sha256, write_text
 
 MANIFEST = "manifest.json"
 ONNX = "model.onnx"
 JOBLIB = "model.joblib"
+REPORT = ("report/report.html", "report/model_card.json", "report/metrics.json")
+"""A page for people, and what a model registry takes."""
 SCHEMA = 1
 
 
@@ -39,23 +42,55 @@ class Manifest:
     """Job, image, commit, times, versions of the libraries."""
     files: Mapping[str, Mapping[str, Any]]
     """Name to `{"sha256", "size_bytes"}` of every other file that counts."""
+    intervals: Mapping[str, Any] | None = None
+    """Prediction intervals of a number: low is the prediction less `half_width`, high the prediction plus it, in the target's
+    unit; of values like the held-out ones a share of `level` lies within. Beside them the `rows` it was calibrated on and the
+    `method`. None for classes, and where too few rows were held out."""
+    confidence: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """For each validation metric the bounds of its 95 % interval and its deviation: low, high, standard_deviation."""
+    report: Mapping[str, Any] = field(default_factory=dict)
+    """`{"drawn": true}`, or false and `why` it could not be drawn."""
     schema: int = SCHEMA
 
     def to_json(self) -> dict[str, Any]:
         """Return the manifest as JSON types, the declaration's parts at the top level."""
-        document = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "declaration"}
+        document = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "declaration"}
         document["trained_with"] = document.pop("hyperparameters")
         return {"schema": self.schema, **asdict(self.declaration), **document}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Manifest:
         """Return the manifest of a JSON document; raises KeyError or TypeError where it is none."""
-        own = {
-            field.name: document[field.name] for field in fields(cls) if field.name not in {"declaration", "hyperparameters"}
-        }
+        elsewhere = {"declaration", "hyperparameters"}
+        added = {"intervals", "confidence", "report"} - document.keys()  # manifests of version 0.1.0 lack them
+        own = {item.name: document[item.name] for item in fields(cls) if item.name not in elsewhere | added}
         own.update(labels=tuple(own["labels"]), samples=tuple(own["samples"]))
         own["files"] = {name: {key: entry[key] for key in ("sha256", "size_bytes")} for name, entry in own["files"].items()}
         return cls(declaration=Declaration.from_json(document), hyperparameters=document["trained_with"], **own)
+
+
+def write_model(folder: Path, manifest: Manifest, contents: Mapping[str, Callable[[Path], object]]) -> Manifest:
+    """Write a model directory over whatever an earlier run left there; return the manifest with its files.
+
+    All files are written under temporary names before the first takes its place; the manifest goes before and comes back last.
+    A run that is killed leaves the earlier model, or no manifest, never one beside another run's files.
+
+    Args:
+        folder: the model directory; files in it that are none of a model's own stay.
+        manifest: the new model's.
+        contents: for each file's name the function that writes it to a path.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.rglob(f".*{TEMPORARY}"):  # by a run that was killed while it wrote
+        left.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        for name, write_to in contents.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            write_to(stack.enter_context(replacing(folder / name)))
+        (folder / MANIFEST).unlink(missing_ok=True)
+    for name in {JOBLIB, ONNX, *REPORT} - contents.keys():
+        (folder / name).unlink(missing_ok=True)
+    return write_manifest(folder, manifest, list(contents))
 
 
 def write_manifest(folder: Path, manifest: Manifest, names: list[str]) -> Manifest:

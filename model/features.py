@@ -8,6 +8,12 @@ ABOUT = (
     "Median value of owner-occupied homes in 506 census tracts around Boston, 1970. A teaching model: column B encodes "
     "the share of Black residents under the assumption that segregation raises prices, so no decision may rest on it."
 )
+INTENDED_USE = "To learn and test the road from data to a served model, as the book Practical MLOps does."
+LIMITS = (
+    "Decide nothing about people or homes with it. Column B rests on the assumption that racial self-segregation raises house "
+    "prices, and can't be turned back into the share of residents it came from; scikit-learn removed the data set for this. "
+    "Prices are of 1970, one city, and capped at 50 thousand dollars: above that the model knows nothing."
+)
 
 FEATURES = (
     Feature("CHAS", "Charles River dummy: 1 where the tract bounds the river", range=(0, 1)),

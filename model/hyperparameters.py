@@ -24,6 +24,9 @@ HYPERPARAMETERS = (
         "allow_sklearn", "Keep a model that ONNX can't express; serving it then takes PREDICTOR=sklearn", "boolean", False
     ),
     Hyperparameter(
+        "interval_level", "Share of actual values that prediction intervals are to hold", "continuous", 0.9, (0.5, 0.99)
+    ),
+    Hyperparameter(
         "checkpoint_interval_s",
         "Seconds from one checkpoint to the next; 0 leaves one after each round",
         "continuous",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,25 @@ def measure(model: object, matrix: NDArray[np.float32], actual: NDArray[np.gener
     """
     predicted = model.predict(matrix)  # type: ignore[attr-defined]
     if not hasattr(model, "predict_proba"):
-        return {name: float(metric(actual, predicted)) for name, metric in REGRESSION.items()}
+        return score(actual, predicted)
+    return score(actual, predicted, model.predict_proba(matrix).astype(np.float64), model.classes_)  # type: ignore[attr-defined]
+
+
+def score(
+    actual: NDArray[np.generic],
+    predicted: NDArray[np.generic],
+    probabilities: NDArray[np.float64] | None = None,
+    labels: Sequence[str] | NDArray[np.generic] = (),
+) -> dict[str, float]:
+    """Return the metrics of predictions; of labels with their probabilities, whose columns are in the order of `labels`."""
+    if probabilities is None:
+        return {name: float(values[0]) for name, values in score_columns(actual[:, None], predicted[:, None]).items()}
     scores = {name: float(metric(actual, predicted)) for name, metric in CLASSIFICATION.items()}
-    probabilities = model.predict_proba(matrix).astype(np.float64)
-    return {**scores, "log_loss": float(log_loss(actual, probabilities, labels=model.classes_))}  # type: ignore[attr-defined]
+    ones = probabilities / probabilities.sum(axis=1, keepdims=True)  # float32's rounding is more than log_loss passes over
+    return {**scores, "log_loss": float(log_loss(actual, ones, labels=labels))}
+
+
+def score_columns(actual: NDArray[np.generic], predicted: NDArray[np.generic]) -> dict[str, NDArray[np.float64]]:
+    """Return the metrics of numbers for each column of two (n_rows, n_columns) arrays: of many samples in one call."""
+    scores = {name: metric(actual, predicted, multioutput="raw_values") for name, metric in REGRESSION.items()}
+    return {name: np.atleast_1d(values) for name, values in scores.items()}  # r2 of a single row is a bare NaN

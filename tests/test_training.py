@@ -38,7 +38,8 @@ from training.split import read_data
 QUICK = {"max_iter": "10"}
 CSV = SAMPLE / "boston_house_prices.csv"
 STOP_S = 5
-MODEL_FILES = {"model.onnx", "model.joblib", "manifest.json"}
+REPORT_FILES = {"report/report.html", "report/model_card.json", "report/metrics.json"}
+MODEL_FILES = {"model.onnx", "model.joblib", "manifest.json", *REPORT_FILES}
 
 
 @pytest.fixture
@@ -64,6 +65,10 @@ def _channel(folder: Path, content: str | bytes = "", name: str = "a.csv") -> Pa
     return folder
 
 
+def _files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
 def _lines(rows: int | None = None) -> list[str]:
     return CSV.read_text().splitlines()[: None if rows is None else rows + 1]
 
@@ -82,9 +87,9 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Co
     return base, subprocess.run(program, env=environ, capture_output=True, text=True, check=True)
 
 
-def test_a_job_leaves_three_files_and_no_failure(quick) -> None:
+def test_a_job_leaves_its_model_a_report_and_no_failure(quick) -> None:
     base, _ = quick
-    assert {path.name for path in (base / "model").iterdir()} == MODEL_FILES
+    assert _files(base / "model") == MODEL_FILES
     assert not (base / "output" / "failure").exists()
 
 
@@ -131,7 +136,8 @@ def test_onnx_was_within_the_bound_on_every_row(quick) -> None:
 
 def test_metrics_are_on_stdout_once_each_and_equal_the_manifests(quick) -> None:
     metrics = read_manifest(quick[0] / "model").metrics
-    assert set(metrics) == {f"{part}:{name}" for part in ("train", "validation") for name in ("rmse", "mae", "r2")}
+    both = {f"{part}:{name}" for part in ("train", "validation") for name in ("rmse", "mae", "r2")}
+    assert set(metrics) == {*both, "validation:interval_coverage"}
     for name, value in metrics.items():
         assert [float(text) for text in re.findall(metric_regex(name), quick[1].stdout)] == [pytest.approx(value, rel=1e-5)]
 
@@ -166,7 +172,7 @@ def test_the_same_inputs_give_the_same_model(quick, base: Path) -> None:
     assert sha256(folder / "model.onnx") == sha256(quick[0] / "model" / "model.onnx")
     assert read_manifest(folder).samples == read_manifest(quick[0] / "model").samples
     assert (folder / "notes.txt").read_text() == "of an earlier run"
-    assert {path.name for path in folder.iterdir()} == {*MODEL_FILES, "notes.txt"}
+    assert _files(folder) == {*MODEL_FILES, "notes.txt"}
 
 
 def test_the_default_model_scores_at_least_0_78_over_five_folds(base: Path) -> None:
@@ -201,7 +207,7 @@ def test_a_validation_channel_takes_the_place_of_the_split(base: Path, tmp_path:
     assert outcome.exit_code == 0, outcome.output
     data = read_manifest(base / "model").data
     assert (data["train_rows"], data["validation_rows"]) == (400, 106)
-    assert "held out (channel validation)" in outcome.output
+    assert "held out (the channel validation)" in outcome.output
 
 
 def test_a_job_without_config_files_finds_its_usual_channel(base: Path) -> None:
@@ -630,7 +636,7 @@ def test_a_killed_job_leaves_the_earlier_model_and_no_child(quick, base: Path) -
         assert time.monotonic() < deadline, "the child fits on after its parent's death"
         time.sleep(0.1)
     assert read_manifest(base / "model") == read_manifest(quick[0] / "model")
-    assert {path.name for path in (base / "model").iterdir()} == MODEL_FILES
+    assert _files(base / "model") == MODEL_FILES
 
 
 def _alive(process: int) -> bool:
@@ -719,7 +725,7 @@ def test_a_model_onnx_cannot_express_needs_leave_and_then_replaces_the_earlier_o
     allowed = _train(base, {"estimator": "ridge", "allow_sklearn": "True"}, tree=copy)
     assert allowed.exit_code == 0, allowed.output
     manifest = read_manifest(base / "model")
-    assert (list(manifest.files), manifest.parity["onnx"]) == (["model.joblib"], False)
+    assert (set(manifest.files), manifest.parity["onnx"]) == ({"model.joblib", *REPORT_FILES}, False)
     assert not (base / "model" / "model.onnx").exists()
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,24 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from contract.declaration import Declaration, Feature
-from contract.errors import ExportFailed
-from contract.files import replacing
-from contract.manifest import JOBLIB, MANIFEST, ONNX, Manifest, write_manifest
+from contract.manifest import JOBLIB, MANIFEST, ONNX, Manifest, write_model
 from contract.metrics import report_metric
-from training.export import Exported, export
+from training.evaluate import Evaluation
 from training.read import Table
 from training.split import Data
 
-LIBRARIES = ("scikit-learn", "lightgbm", "numpy", "pandas", "skl2onnx", "onnx", "onnxruntime", "joblib")
+LIBRARIES = (
+    "scikit-learn",
+    "lightgbm",
+    "numpy",
+    "pandas",
+    "skl2onnx",
+    "onnx",
+    "onnxruntime",
+    "joblib",
+    "crepes",
+    "matplotlib",
+)
 
 
 @dataclass(frozen=True)
@@ -34,52 +45,43 @@ class Trained:
     model: Pipeline
     data: Data
     values: Mapping[str, Any]
-    scores: Mapping[str, float]
+    evaluation: Evaluation
     origin: Mapping[str, Any]
 
 
 def write(folder: Path, trained: Trained) -> None:
-    """Write the model directory over whatever an earlier run left there, and print the metrics.
-
-    Raises:
-        ExportFailed: ONNX doesn't agree with the model and allow_sklearn is false; the directory is as it was.
-    """
-    exported = _export(trained)
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / JOBLIB) as temporary:
-        joblib.dump(trained.model, temporary)
-    if exported.onnx:
-        with replacing(folder / ONNX) as temporary:
-            temporary.write_bytes(exported.onnx)
-    else:
-        (folder / ONNX).unlink(missing_ok=True)
-    manifest = write_manifest(folder, _manifest(trained, exported), [JOBLIB, *([ONNX] if exported.onnx else [])])
-    for name, value in trained.scores.items():
+    """Write the model directory over whatever an earlier run left there, and print the metrics."""
+    evaluation, manifest = trained.evaluation, _manifest(trained)
+    contents: dict[str, Callable[[Path], object]] = {JOBLIB: lambda path: joblib.dump(trained.model, path)}
+    if evaluation.onnx:
+        contents[ONNX] = lambda path: path.write_bytes(evaluation.onnx)
+    report, told = _report(manifest, evaluation)
+    contents |= {name: partial(Path.write_text, data=text, encoding="utf-8") for name, text in report.items()}
+    manifest = write_model(folder, replace(manifest, report=told), contents)
+    for name, value in evaluation.scores.items():
         report_metric(name, value)
     sizes = ", ".join(f"{name} {entry['size_bytes']:,} bytes" for name, entry in manifest.files.items())
     print(f"model: {folder}: {sizes}, {MANIFEST}", flush=True)
 
 
-def _export(trained: Trained) -> Exported:
-    target = trained.data.train.target
-    spread = float(np.std(target.astype(np.float64))) if trained.declaration.target.kind == "number" else 0.0
-    rows = np.concatenate([trained.data.train.matrix, trained.data.validation.matrix])
+def _report(manifest: Manifest, evaluation: Evaluation) -> tuple[Mapping[str, str], Mapping[str, Any]]:
+    """Return the report's files and what the manifest says of it.
+
+    The model is worth more than its report: one that can't be drawn is said loudly, and the job goes on.
+    """
     try:
-        exported = export(trained.model, rows, spread)
-    except ExportFailed as error:
-        if not trained.values["allow_sklearn"]:
-            raise
-        print(f"export: no ONNX model, as allow_sklearn permits: {error.message}", flush=True)
-        return Exported(b"", {"onnx": False, "why": error.message})
-    parity = exported.parity
-    print(
-        f"export: ONNX within {parity['difference']:.3g} on {parity['rows']:,} rows (bound {parity['bound']:.3g})", flush=True
-    )
-    return exported
+        from training.report import draw
+
+        return draw(manifest, evaluation), {"drawn": True}
+    except Exception as error:
+        traceback.print_exc()
+        why = f"{type(error).__name__}: {error}"
+        print(f"report: NOT DRAWN: {why}. The model is kept without one; the log has the traceback.", flush=True)
+        return {}, {"drawn": False, "why": why}
 
 
-def _manifest(trained: Trained, exported: Exported) -> Manifest:
-    model, data, declaration = trained.model, trained.data, trained.declaration
+def _manifest(trained: Trained) -> Manifest:
+    model, data, declaration, evaluation = trained.model, trained.data, trained.declaration, trained.evaluation
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
     ended = datetime.now(UTC).isoformat(timespec="seconds")
     return Manifest(
@@ -87,14 +89,21 @@ def _manifest(trained: Trained, exported: Exported) -> Manifest:
         labels=tuple(map(str, model.classes_)) if declaration.target.kind == "class" else (),
         samples=_samples(model, data.head, declaration),
         hyperparameters=dict(trained.values),
-        metrics={name: value for name, value in trained.scores.items() if np.isfinite(value)},
+        metrics={name: value for name, value in evaluation.scores.items() if np.isfinite(value)},
         ranges={
             feature.name: _range(data.train.matrix[:, index], feature) for index, feature in enumerate(declaration.features)
         },
-        data={"train_rows": len(data.train), "validation_rows": len(data.validation), "sha256": data.train.fingerprint()},
-        parity=exported.parity,
+        data={
+            "train_rows": len(data.train),
+            "validation_rows": len(data.validation),
+            "held_out_by": data.held_out_by,
+            "sha256": data.train.fingerprint(),
+        },
+        parity=evaluation.parity,
         origin={**trained.origin, "ended": ended, "python": platform.python_version(), "versions": versions},
         files={},
+        intervals=evaluation.intervals.to_json() if evaluation.intervals else None,
+        confidence=evaluation.confidence,
     )
 
 

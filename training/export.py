@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: onnxruntime reports home by default
-
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType
@@ -19,11 +15,10 @@ from sklearn.pipeline import Pipeline
 
 from contract.errors import ExportFailed
 from training import lightgbm
+from training.answers import Answers, Matrix, Predictor, evenly, onnx_predictor
 
 MAX_ROWS = 100_000
 NUMBER_BOUND, PROBABILITY_BOUND = 1e-4, 1e-5
-
-Matrix = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -32,32 +27,37 @@ class Exported:
 
     onnx: bytes
     parity: Mapping[str, Any]
+    predict: Predictor
+    answers: Answers
+    """What ONNX says of the rows that `export` was given, all of them."""
 
 
-def export(model: Pipeline, matrix: Matrix, spread: float) -> Exported:
-    """Return the pipeline as ONNX after comparing both on rows.
+def export(model: Pipeline, matrix: Matrix, spread: float, most: int = MAX_ROWS) -> Exported:
+    """Return the pipeline as ONNX, and what it answers, after comparing both on rows.
 
     Args:
         model: fitted; takes (n_rows, n_features) float32.
-        matrix: the rows to compare on; of more than 100,000 an even selection is taken.
+        matrix: the rows to answer and compare on.
         spread: the training target's standard deviation; a number may differ by 1e-4 of it. Classes: equal labels,
             probabilities within 1e-5.
+        most: the rows to compare on, at most; of more an even selection is taken.
 
     Raises:
         ExportFailed: ONNX can't express the pipeline, or differs by more; facts name the worst row.
     """
     snap_thresholds(model)
     onnx = _convert(model, matrix.shape[1])
-    rows = np.unique(np.linspace(0, len(matrix) - 1, min(len(matrix), MAX_ROWS)).astype(np.intp))
-    outputs = onnxruntime.InferenceSession(onnx).run(None, {"features": np.ascontiguousarray(matrix[rows])})
+    predict = onnx_predictor(onnx, hasattr(model, "predict_proba"))
+    answers, rows = predict(matrix), evenly(len(matrix), most)
     if hasattr(model, "predict_proba"):
-        parity = _class_parity(model, matrix[rows], outputs)
+        parity = _class_parity(model, matrix[rows], answers.take(rows))
     else:
-        parity = _number_parity(model, matrix[rows], outputs[0][:, 0], spread)
+        parity = _number_parity(model, matrix[rows], answers.values[rows], spread)
     if not parity["difference"] <= parity["bound"]:
         worst = int(rows[parity["worst"]])
         raise ExportFailed(_message(parity, worst), row=worst + 1, difference=parity["difference"], bound=parity["bound"])
-    return Exported(onnx, {"onnx": True, "rows": len(rows), "difference": parity["difference"], "bound": parity["bound"]})
+    told = {"onnx": True, "rows": len(rows), "difference": parity["difference"], "bound": parity["bound"]}
+    return Exported(onnx, told, predict, answers)
 
 
 def snap_thresholds(model: Pipeline) -> None:
@@ -107,9 +107,9 @@ def _convert(model: Pipeline, n_features: int) -> bytes:
     return bytes(converted.SerializeToString(deterministic=True))
 
 
-def _number_parity(model: Pipeline, matrix: Matrix, answers: NDArray[np.float32], spread: float) -> dict[str, Any]:
+def _number_parity(model: Pipeline, matrix: Matrix, answers: NDArray[np.float64], spread: float) -> dict[str, Any]:
     expected = np.asarray(model.predict(matrix), dtype=np.float64).reshape(-1)
-    difference = np.nan_to_num(np.abs(answers.astype(np.float64) - expected), nan=np.inf)
+    difference = np.nan_to_num(np.abs(answers - expected), nan=np.inf)
     largest = float(np.nanmax(np.abs(expected)))
     # A constant target has no spread, or that of float64's rounding.
     bound = NUMBER_BOUND * (spread if spread > 1e-12 * largest else max(largest, 1e-6))
@@ -123,11 +123,11 @@ def _number_parity(model: Pipeline, matrix: Matrix, answers: NDArray[np.float32]
     }
 
 
-def _class_parity(model: Pipeline, matrix: Matrix, outputs: list[NDArray[Any]]) -> dict[str, Any]:
-    labels, probabilities = outputs
+def _class_parity(model: Pipeline, matrix: Matrix, answers: Answers) -> dict[str, Any]:
+    probabilities: Any = answers.probabilities
     expected = model.predict_proba(matrix)
     difference = np.nan_to_num(np.abs(probabilities - expected).max(axis=1), nan=np.inf)
-    difference[labels.astype(str) != model.predict(matrix).astype(str)] = 1.0
+    difference[answers.values != model.predict(matrix).astype(str)] = 1.0
     worst = int(difference.argmax())
     shared = {"difference": float(difference[worst]), "bound": PROBABILITY_BOUND, "worst": worst}
     return {

@@ -27,6 +27,8 @@ class Data:
     validation: Table
     head: Table
     """The training channel's first three rows."""
+    held_out_by: str = ""
+    """What chose the held-out rows: a channel, or a split and its seed."""
     whole: Table | None = None
     """The training channel as it came, for a cross-validation; None where there is none, since it is a copy of all rows."""
 
@@ -55,9 +57,8 @@ def read_data(job: Job, declaration: Declaration, values: Mapping[str, Any]) -> 
     _check_labels(data.train, declaration)
     _check_columns(data.train, declaration)
     _check_folds(table, declaration, int(values["cv_folds"]))
-    if int(values["cv_folds"]) > 1:
-        data = replace(data, whole=table)
-    origin = f"channel {held_out.name}" if held_out else f"split with seed {values['seed']}"
+    origin = f"the channel {held_out.name}" if held_out else f"a split with seed {values['seed']}"
+    data = replace(data, held_out_by=origin, whole=table if int(values["cv_folds"]) > 1 else None)
     print(f"data: {len(data.train):,} rows to learn from, {len(data.validation):,} held out ({origin})", flush=True)
     return data
 

@@ -74,19 +74,17 @@ def train(settings: Settings, job: Job, stop: Stop) -> None:
         plan = Plan.from_values(DECLARATION, values)
         fitted = fit(plan, data, Path(scratch), stop, checkpoints, meanwhile=_import_what_comes_next)
 
-    from model.metrics import measure
     from training import artifacts
+    from training.evaluate import evaluate
 
-    scores = {f"train:{name}": value for name, value in measure(fitted.model, data.train.matrix, data.train.target).items()}
-    held_out = measure(fitted.model, data.validation.matrix, data.validation.target)
-    scores.update({f"validation:{name}": value for name, value in held_out.items()})
+    evaluation = evaluate(DECLARATION, fitted.model, data, values, fitted.stopped)
     origin = {**_origin(settings, job, started), "stopped_early": fitted.stopped, "resumed_after_rounds": fitted.resumed_after}
-    artifacts.write(settings.paths.model, artifacts.Trained(DECLARATION, fitted.model, data, values, scores, origin))
+    artifacts.write(settings.paths.model, artifacts.Trained(DECLARATION, fitted.model, data, values, evaluation, origin))
 
 
 def _import_what_comes_next() -> None:
     """Load the libraries of the phases after the fit while it runs: a second that nobody waits for."""
-    from training import artifacts  # noqa: F401
+    from training import artifacts, report  # noqa: F401
 
 
 def _check_hosts(job: Job) -> None:
