@@ -5,7 +5,27 @@ from __future__ import annotations
 import math
 import re
 import sys
-from typing import TextIO
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TextIO
+
+PARTS = ("train", "validation", "cv")
+"""What a metric is measured on: rows the model has seen, held-out rows, and folds where `cv_folds` asks for them."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One thing that is measured of a model; its values are printed as `train:name`, `validation:name`, `cv:name`."""
+
+    name: str
+    meaning: str
+    goal: Literal["Minimize", "Maximize"]
+    """SageMaker's word for which way is better."""
+
+
+def metric_names(metrics: Sequence[Metric]) -> list[str]:
+    """Return the names that a job may print."""
+    return [f"{part}:{metric.name}" for part in PARTS for metric in metrics]
 
 
 def metric_line(name: str, value: float) -> str:

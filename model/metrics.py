@@ -1,24 +1,36 @@
-"""What is measured of a fitted model, on rows it has seen (`train:`) and on held-out rows (`validation:`)."""
+"""What is measured of a fitted model, on rows it has seen (`train:`) and on held-out rows (`validation:`).
+
+The first metric of a kind of target is the objective: what a search makes better. scikit-learn is imported when something is
+measured, for `train --help` reads the names from here too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, f1_score, log_loss, mean_absolute_error, r2_score, root_mean_squared_error
+
+from contract.declaration import Target
+from contract.metrics import Metric
 
 Scores = Mapping[str, float]
 
-REGRESSION: dict[str, Callable[..., float]] = {
-    "rmse": root_mean_squared_error,
-    "mae": mean_absolute_error,
-    "r2": r2_score,
-}
-CLASSIFICATION: dict[str, Callable[..., float]] = {
-    "accuracy": accuracy_score,
-    "f1": lambda actual, predicted: f1_score(actual, predicted, average="macro"),
-}
+REGRESSION = (
+    Metric("rmse", "Root mean squared error, in the target's unit", "Minimize"),
+    Metric("mae", "Mean absolute error, in the target's unit", "Minimize"),
+    Metric("r2", "Share of the target's variance that is explained", "Maximize"),
+)
+CLASSIFICATION = (
+    Metric("log_loss", "Mean negative logarithm of the probability given to what is so", "Minimize"),
+    Metric("accuracy", "Share of rows whose label is right", "Maximize"),
+    Metric("f1", "Mean over the labels of the harmonic mean of precision and recall", "Maximize"),
+)
+
+
+def metrics_of(target: Target) -> tuple[Metric, ...]:
+    """Return what is measured of a model of this target, the objective first."""
+    return CLASSIFICATION if target.kind == "class" else REGRESSION
 
 
 def measure(model: object, matrix: NDArray[np.float32], actual: NDArray[np.generic]) -> dict[str, float]:
@@ -29,9 +41,20 @@ def measure(model: object, matrix: NDArray[np.float32], actual: NDArray[np.gener
         matrix: (n_rows, n_features) float32.
         actual: (n_rows,) target, numbers or labels.
     """
+    from sklearn import metrics
+
     predicted = model.predict(matrix)  # type: ignore[attr-defined]
     if not hasattr(model, "predict_proba"):
-        return {name: float(metric(actual, predicted)) for name, metric in REGRESSION.items()}
-    scores = {name: float(metric(actual, predicted)) for name, metric in CLASSIFICATION.items()}
-    probabilities = model.predict_proba(matrix).astype(np.float64)
-    return {**scores, "log_loss": float(log_loss(actual, probabilities, labels=model.classes_))}  # type: ignore[attr-defined]
+        scores = {
+            "rmse": metrics.root_mean_squared_error(actual, predicted),
+            "mae": metrics.mean_absolute_error(actual, predicted),
+            "r2": metrics.r2_score(actual, predicted),
+        }
+    else:
+        probabilities = model.predict_proba(matrix).astype(np.float64)
+        scores = {
+            "log_loss": metrics.log_loss(actual, probabilities, labels=model.classes_),  # type: ignore[attr-defined]
+            "accuracy": metrics.accuracy_score(actual, predicted),
+            "f1": metrics.f1_score(actual, predicted, average="macro"),
+        }
+    return {name: float(value) for name, value in scores.items()}

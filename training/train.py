@@ -9,12 +9,14 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from contract.cgroup import cpus
+from contract.declaration import AUTO
 from contract.errors import AlgorithmError, BerthError, UserError
 from contract.files import write_text
 from contract.hyperparameters import ignored_hyperparameters, parse_hyperparameters
@@ -25,10 +27,17 @@ from training.stop import Stop
 FAILURE_CHARACTERS = 1024  # T-26: of the file, what reaches the user
 
 
-def main() -> int:
-    """Train as the platform asks, and return the exit code (T-25): 0, 1 the user's fault, 2 ours, 143 stopped."""
+def main(arguments: Sequence[str] = ()) -> int:
+    """Train as the platform asks, and return the exit code (T-25): 0, 1 the user's fault, 2 ours, 143 stopped.
+
+    With arguments nothing is trained: they ask for help or for a description.
+    """
     stop = Stop()
     stop.install()
+    if arguments:
+        from training.command import answer
+
+        return answer(arguments)
     # Every CPU that the cgroup grants, not every CPU of the host; read by the libraries when they load.
     os.environ.setdefault("OMP_NUM_THREADS", str(cpus()))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads sleep: spinning ones starve a shared machine
@@ -72,13 +81,23 @@ def train(settings: Settings, job: Job, stop: Stop) -> None:
 
     key = job_key(DECLARATION, values, data.train)
     checkpoints = Checkpoints.open(job.checkpoints, job.host, key) if job.checkpoints else None
+    searched: dict[str, Any] = {}
+    if values["estimator"] == AUTO:
+        from training.search import search
+
+        chosen, found = search(DECLARATION, values, data.train, stop, checkpoints)
+        values, searched = chosen, {"searched": asdict(found)}
+        if checkpoints:
+            checkpoints = replace(checkpoints, key=job_key(DECLARATION, values, data.train))
     with tempfile.TemporaryDirectory(prefix="berth-") as scratch:
         fitted = fit(Plan.from_values(DECLARATION, values), data, Path(scratch), stop, checkpoints)
     scores = {f"train:{name}": value for name, value in measure(fitted.model, data.train.matrix, data.train.target).items()}
     held_out = measure(fitted.model, data.validation.matrix, data.validation.target)
     scores.update({f"validation:{name}": value for name, value in held_out.items()})
     origin = {**_origin(settings, job, started), "stopped_early": fitted.stopped, "resumed_after_rounds": fitted.resumed_after}
-    artifacts.write(settings.paths.model, artifacts.Trained(DECLARATION, fitted.model, data, values, scores, origin))
+    artifacts.write(
+        settings.paths.model, artifacts.Trained(DECLARATION, fitted.model, data, {**values, **searched}, scores, origin)
+    )
 
 
 def _check_hosts(job: Job) -> None:
