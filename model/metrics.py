@@ -52,6 +52,7 @@ def measure(model: object, matrix: NDArray[np.float32], actual: NDArray[np.gener
         }
     else:
         probabilities = model.predict_proba(matrix).astype(np.float64)
+        probabilities /= probabilities.sum(axis=1, keepdims=True)  # in float32 they come to 1 only nearly, which warns
         scores = {
             "log_loss": metrics.log_loss(actual, probabilities, labels=model.classes_),  # type: ignore[attr-defined]
             "accuracy": metrics.accuracy_score(actual, predicted),

@@ -77,7 +77,6 @@ def table(declaration: Declaration) -> str:
             "| name | meaning | takes | default | tuning | estimators |",
             "|---|---|---|---|---|---|",
             *rows,
-            "",
         ]
     )
 

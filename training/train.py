@@ -94,7 +94,8 @@ def train(settings: Settings, job: Job, stop: Stop) -> None:
     scores = {f"train:{name}": value for name, value in measure(fitted.model, data.train.matrix, data.train.target).items()}
     held_out = measure(fitted.model, data.validation.matrix, data.validation.target)
     scores.update({f"validation:{name}": value for name, value in held_out.items()})
-    origin = {**_origin(settings, job, started), "stopped_early": fitted.stopped, "resumed_after_rounds": fitted.resumed_after}
+    stopped = fitted.stopped or bool(searched and searched["searched"]["stopped"])
+    origin = {**_origin(settings, job, started), "stopped_early": stopped, "resumed_after_rounds": fitted.resumed_after}
     artifacts.write(
         settings.paths.model, artifacts.Trained(DECLARATION, fitted.model, data, {**values, **searched}, scores, origin)
     )
