@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,11 @@ from conftest import ROOT
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from contract.declaration import AUTO, Declaration, Hyperparameter, check
-from contract.errors import BadDeclaration
+from contract.errors import BadChannel, BadDeclaration
 from contract.hyperparameters import parse_hyperparameters
+from contract.job import read_job
 from contract.metrics import metric_names
+from contract.paths import Paths
 from contract.tuning import parameter_ranges, supported_hyperparameters, text
 from model import DECLARATION
 from model.metrics import CLASSIFICATION, REGRESSION, measure, metrics_of
@@ -202,6 +205,16 @@ def test_categories_are_searched_by_their_values_and_numbers_on_their_scale() ->
 )
 def test_a_value_is_written_without_an_exponent_or_separators(value: Any, written: str) -> None:
     assert text(value) == written
+
+
+@pytest.mark.parametrize("mode", ["File", "FastFile", "Pipe"])
+def test_a_channels_modes_are_those_that_a_job_is_let_through_with(tmp_path: Path, mode: str) -> None:
+    paths = Paths(tmp_path)
+    paths.config.mkdir(parents=True)
+    (paths.config / "inputdataconfig.json").write_text(json.dumps({"training": {"TrainingInputMode": mode}}))
+    (taken,) = {tuple(channel["SupportedInputModes"]) for channel in SPECIFICATION["TrainingChannels"]}
+    with nullcontext() if mode in taken else pytest.raises(BadChannel):
+        read_job(paths, {})
 
 
 # Metrics

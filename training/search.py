@@ -91,7 +91,7 @@ def search(
     if earlier:
         return earlier
     started, watch = time.monotonic(), _Watch(declaration, values["search_seconds"])
-    failure = run(look, (declaration, values, table), watch.hear, stop, values["search_seconds"])
+    failure = run(_look, (declaration, values, table), watch.hear, stop, values["search_seconds"])
     best = watch.best
     if best is None and stop.requested:
         raise Stopped("Stopped by a signal while searching, before any candidate was scored. Start the job again.")
@@ -109,17 +109,24 @@ def search(
     return chosen, found
 
 
-def look(tell: Callable[[Any], None], declaration: Declaration, values: Mapping[str, Any], table: Table) -> None:
-    """Run in the child: bracket after bracket, each told of when it ends; without end."""
+def brackets(tell: Callable[[Any], None], declaration: Declaration, values: Mapping[str, Any], table: Table) -> None:
+    """Search bracket after bracket, without end; every rung and every bracket is told of when it ends.
+
+    How many fits run at once, and where, is joblib's context: threads, processes or a cluster's workers give the same.
+    """
     rows = _sample(table, values["seed"])
     space = Space(declaration, values)
-    # A process that multiprocessing made may have no children of its own, so threads; a backend for a cluster is put here.
+    for number in itertools.count():
+        bracket = _bracket(number, declaration, space, rows, values["seed"])
+        bracket.tell = tell
+        bracket.fit(rows.matrix, rows.target)
+        tell((number, bracket.n_candidates_, bracket.n_resources_))
+
+
+def _look(*arguments: Any) -> None:
+    """Run in the child, which may have no children of its own: candidates are fitted in threads, each by one."""
     with joblib.parallel_config(backend="threading", n_jobs=cpus()), threadpool_limits(1):
-        for number in itertools.count():
-            bracket = _bracket(number, declaration, space, rows, values["seed"])
-            bracket.tell = tell
-            bracket.fit(rows.matrix, rows.target)
-            tell((number, bracket.n_candidates_, bracket.n_resources_))
+        brackets(*arguments)
 
 
 class _Telling:
