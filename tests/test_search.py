@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +33,7 @@ from model import DECLARATION
 from model.pipeline import ESTIMATORS, build_pipeline
 from training import space as space_module
 from training.checkpoints import Checkpoints
+from training.child import run
 from training.read import Table
 from training.search import MAX_ROWS, Found, Rung, _sample, brackets, search
 from training.space import Space, draw
@@ -52,7 +58,7 @@ def _only(*estimators: str) -> Declaration:
 RIDGE = _only("ridge")
 
 
-def _linear(rows: int = 150) -> Table:
+def _linear(rows: int = 450) -> Table:
     """Return rows whose target is a sum of the columns, with no noise: the less ridge shrinks, the better."""
     matrix = np.random.default_rng(0).normal(size=(rows, 6)).astype(np.float32)
     return Table(matrix, matrix.astype(np.float64).sum(axis=1))
@@ -142,7 +148,7 @@ def test_brackets_follow_from_the_seed_whatever_runs_their_fits() -> None:
 
 def test_a_bracket_gives_more_rows_to_fewer_candidates_and_the_first_is_of_the_defaults() -> None:
     told = _told(_linear(), 2)
-    assert [content for content in told if not isinstance(content, Rung)] == [(0, [1], [150]), (1, [9, 3], [50, 150])]
+    assert [content for content in told if not isinstance(content, Rung)] == [(0, [1], [450]), (1, [9, 3], [150, 450])]
     assert told[0].values["alpha"] == next(knob.default for knob in RIDGE.hyperparameters if knob.name == "alpha")
 
 
@@ -152,12 +158,12 @@ def test_a_search_ends_in_time_with_better_values_than_the_defaults(capsys) -> N
     started = time.monotonic()
     values, found = search(RIDGE, _values(RIDGE, search_seconds="2"), table, Stop(), None)
     assert time.monotonic() - started < 4
-    assert (values["estimator"], found.metric, found.rows, found.stopped) == ("ridge", "rmse", 150, False)
+    assert (values["estimator"], found.metric, found.rows, found.stopped) == ("ridge", "rmse", 450, False)
     assert values["alpha"] < 0.1
     assert found.score < -default
     output = capsys.readouterr().out
     assert f"search: {found.candidates} candidates in 2 s; chosen is ridge, alpha={text(values['alpha'])}: rmse" in output
-    assert len(re.findall(r"^search: bracket 1: 9 on 50 rows, 3 on 150 rows; best so far ridge, rmse", output, re.M)) == 1
+    assert len(re.findall(r"^search: bracket 1: 9 on 150 rows, 3 on 450 rows; best so far ridge, rmse", output, re.M)) == 1
     assert not re.search(metric_regex("validation:rmse"), output)
 
 
@@ -207,6 +213,45 @@ def test_a_search_in_which_every_fit_fails_fails_with_the_cause(monkeypatch: pyt
         search(RIDGE, _values(RIDGE), _linear(), Stop(), None)
 
 
+def _talk_and_sleep(tell: Callable[[Any], None]) -> None:
+    tell(os.getpid())
+    time.sleep(60)
+
+
+def _talk_and_die(tell: Callable[[Any], None]) -> None:
+    tell("one")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_a_child_told_before_its_time_was_over_is_heard() -> None:
+    heard: list[Any] = []
+    assert run(_talk_and_sleep, (), heard.append, Stop(), 0.5) == ""
+    assert not Path(f"/proc/{heard[0]}").exists()
+
+
+def test_a_child_that_is_killed_points_at_memory_and_what_it_told_counts() -> None:
+    heard: list[Any] = []
+    assert "killed by signal 9, most likely for want of memory" in run(_talk_and_die, (), heard.append, Stop(), 30)
+    assert heard == ["one"]
+
+
+def test_a_child_dies_with_its_parent() -> None:
+    code = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
+    code += "from training.child import run; from training.stop import Stop; import functools, time\n"
+    code += "def work(tell): tell(__import__('os').getpid()); time.sleep(60)\n"
+    code += "run(work, (), functools.partial(print, flush=True), Stop(), 60)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout
+        child = Path("/proc") / parent.stdout.readline().strip()
+        assert child.exists()
+        parent.kill()
+        parent.wait()
+    deadline = time.monotonic() + 5
+    while child.exists() and (child / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
+        assert time.monotonic() < deadline, "the child goes on after its parent's death"
+        time.sleep(0.02)
+
+
 # A job that starts again
 
 
@@ -214,7 +259,7 @@ def test_a_search_in_which_every_fit_fails_fails_with_the_cause(monkeypatch: pyt
 def kept(tmp_path: Path) -> Checkpoints:
     """Checkpoints in which a search has left what it chose, a rare value."""
     checkpoints = Checkpoints.open(tmp_path, "algo-1", "key")
-    found = Found("rmse", 1.5, 150, 40, 2.0, False)
+    found = Found("rmse", 1.5, 450, 40, 2.0, False)
     values = {**_values(RIDGE), "estimator": "ridge", "alpha": 0.1234}
     (tmp_path / "algo-1-search.json").write_text(json.dumps({"key": "key", "values": values, "found": vars(found)}))
     return checkpoints

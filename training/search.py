@@ -38,8 +38,8 @@ MAX_ROWS = 100_000
 FOLDS = 3
 FACTOR = 3
 """Each rung of a bracket keeps a third of the candidates and gives them three times the rows."""
-LEAST_RUNG = 40
-"""Rows below which folds tell nothing of a candidate."""
+LEAST_RUNG = 100
+"""Rows below which folds tell little of a candidate, and a fit costs no less."""
 MOST_RUNGS = 4
 GRACE_S = 60
 """After a SIGTERM, for the fit of what was found: half of what the platform gives (T-27), the rest is for export and upload."""
