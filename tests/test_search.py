@@ -35,7 +35,7 @@ from training import space as space_module
 from training.checkpoints import Checkpoints
 from training.child import run
 from training.read import Table
-from training.search import MAX_ROWS, Found, Rung, _sample, brackets, search
+from training.search import MAX_ROWS, Found, Rung, _rungs, _sample, brackets, search
 from training.space import Space, draw
 from training.stop import Stop
 
@@ -183,6 +183,13 @@ def test_very_many_rows_are_searched_by_a_seeded_part_of_them() -> None:
     assert len(np.unique(part.target)) == len(part)
     np.testing.assert_array_equal(part.matrix, _sample(table, 0).matrix)
     assert not np.array_equal(part.matrix, _sample(table, 1).matrix)
+
+
+def test_a_rare_label_keeps_small_rungs_away() -> None:
+    table = _linear(2_700)
+    labels = np.array(["no", "yes"])
+    assert _rungs(Table(table.matrix, labels[np.arange(2_700) % 2])) == _rungs(table) == 4
+    assert _rungs(Table(table.matrix, labels[(np.arange(2_700) < 12).astype(int)])) == 1
 
 
 # What goes wrong

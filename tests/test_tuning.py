@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -291,13 +292,26 @@ def test_describe_prints_json_touches_no_job_and_loads_no_scikit_learn(tmp_path:
     assert not base.exists()
 
 
-@pytest.mark.parametrize("words", [["--epochs", "3"], ["train"], ["--desc"]], ids=" ".join)
+@pytest.mark.parametrize("words", [["--epochs", "3"], ["train"], ["--desc"], ["--"]], ids=" ".join)
 def test_an_argument_that_is_unknown_exits_2_with_the_usage_and_touches_no_job(tmp_path: Path, words: list[str]) -> None:
     done = _call(*words, SAGEMAKER_BASE_DIR=str(tmp_path / "ml"))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("usage: train [--help | --describe | --markdown]\n")
     assert words[0] in done.stderr
     assert not (tmp_path / "ml").exists()
+
+
+def test_a_declaration_at_fault_is_named_and_no_traceback_is_shown(tmp_path: Path) -> None:
+    for name in ("contract", "model", "training", "container"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "sample"))
+    features = tmp_path / "model" / "features.py"
+    features.write_text(features.read_text().replace('"CHAS"', '"RM"'))
+    done = subprocess.run(
+        [sys.executable, tmp_path / "container" / "train", "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("train: model/ has 1 fault(s) in its declaration:\n")
+    assert "Traceback" not in done.stderr
 
 
 def test_the_table_of_hyperparameters_is_in_step_with_the_declaration() -> None:

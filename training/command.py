@@ -28,7 +28,10 @@ def answer(arguments: Sequence[str]) -> int:
     from model.metrics import metrics_of
 
     metrics = metrics_of(DECLARATION.target)
-    chosen = _parser(DECLARATION, metrics).parse_args(arguments)
+    parser = _parser(DECLARATION, metrics)
+    chosen = parser.parse_args(arguments)
+    if not (chosen.markdown or chosen.describe):
+        parser.error(f"unrecognized arguments: {' '.join(arguments)}")
     print(table(DECLARATION) if chosen.markdown else json.dumps(description(DECLARATION, metrics), indent=2))
     return 0
 

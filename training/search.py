@@ -40,6 +40,7 @@ FACTOR = 3
 """Each rung of a bracket keeps a third of the candidates and gives them three times the rows."""
 LEAST_RUNG = 100
 """Rows below which folds tell little of a candidate, and a fit costs no less."""
+LEAST_OF_A_LABEL = 10
 MOST_RUNGS = 4
 GRACE_S = 60
 """After a SIGTERM, for the fit of what was found: half of what the platform gives (T-27), the rest is for export and upload."""
@@ -159,7 +160,7 @@ class _Drawn(_Telling, HalvingRandomSearchCV):  # type: ignore[misc]
 
 def _bracket(number: int, declaration: Declaration, space: Space, table: Table, seed: int) -> Any:
     """Return the search of one bracket: the first is over the defaults, so that no search ends worse than none."""
-    rungs, kind = _rungs(len(table)), StratifiedKFold if declaration.target.kind == "class" else KFold
+    rungs, kind = _rungs(table), StratifiedKFold if declaration.target.kind == "class" else KFold
     options = {
         "factor": FACTOR,
         "cv": kind(FOLDS, shuffle=True, random_state=seed),
@@ -175,17 +176,20 @@ def _bracket(number: int, declaration: Declaration, space: Space, table: Table, 
     return _Drawn(Candidate(declaration), {"values": space}, n_candidates=FACTOR**rungs, min_resources=least, **options)
 
 
-def _rungs(rows: int) -> int:
+def _rungs(table: Table) -> int:
     """Return how often a bracket gives more rows to fewer candidates, the first time included."""
+    rows = len(table)
+    if table.target.dtype.kind == "U":  # the fewest rows must still hold some of the rarest label
+        rows = min(rows, LEAST_RUNG // LEAST_OF_A_LABEL * int(np.unique(table.target, return_counts=True)[1].min()))
     return max(1, min(MOST_RUNGS, 1 + int(math.log(max(rows / LEAST_RUNG, 1), FACTOR))))
 
 
 def _sample(table: Table, seed: int) -> Table:
     """Return the rows to search on, so many that every bracket's last rung has them all and scores compare."""
-    most = min(len(table), MAX_ROWS)
-    step = FACTOR ** (_rungs(most) - 1)
-    rows = most // step * step
-    return table if rows == len(table) else table.take(np.sort(np.random.default_rng(seed).permutation(len(table))[:rows]))
+    order = np.random.default_rng(seed).permutation(len(table))[:MAX_ROWS]
+    step = FACTOR ** (_rungs(table.take(order)) - 1)
+    rows = len(order) // step * step
+    return table if rows == len(table) else table.take(np.sort(order[:rows]))
 
 
 class _Watch:

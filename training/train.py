@@ -35,9 +35,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     stop = Stop()
     stop.install()
     if arguments:
-        from training.command import answer
-
-        return answer(arguments)
+        return _answer(arguments)
     # Every CPU that the cgroup grants, not every CPU of the host; read by the libraries when they load.
     os.environ.setdefault("OMP_NUM_THREADS", str(cpus()))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads sleep: spinning ones starve a shared machine
@@ -99,6 +97,16 @@ def train(settings: Settings, job: Job, stop: Stop) -> None:
     artifacts.write(
         settings.paths.model, artifacts.Trained(DECLARATION, fitted.model, data, {**values, **searched}, scores, origin)
     )
+
+
+def _answer(arguments: Sequence[str]) -> int:
+    from training.command import answer
+
+    try:
+        return answer(arguments)
+    except BerthError as error:  # the declaration's faults
+        print(f"train: {error.message}", file=sys.stderr, flush=True)
+        return error.exit_code
 
 
 def _check_hosts(job: Job) -> None:
