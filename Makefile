@@ -44,6 +44,9 @@ local-mode: ## train and serve IMAGE through the SageMaker SDK's own local mode,
 soak: setup-test ## measure at length, in containers of IMAGE too, and write docs/measured.md: SECTIONS=
 	@$(RUN) soak --data '$(DATA)' --image $(IMAGE) --sections $(SECTIONS)
 
+hyperparameters: setup ## write docs/hyperparameters.md from model/hyperparameters.py
+	@.venv/bin/python container/train --markdown > build/hyperparameters.md && mv build/hyperparameters.md docs/hyperparameters.md
+
 lint: setup-test ## check style, types and the Dockerfile
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
 	.venv/bin/mypy
@@ -64,4 +67,4 @@ setup:
 setup-test:
 	@mkdir -p build && $(PYTHON) .ci/venv .venv test
 
-.PHONY: help run serve test image base-image run-image local-mode soak lint format lock clean setup setup-test
+.PHONY: help run serve test image base-image run-image local-mode soak hyperparameters lint format lock clean setup setup-test

@@ -5,6 +5,7 @@ From this one declaration come validation, the columns check, the pages, the pay
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,14 @@ RESERVED = frozenset({"instances", "predictions", "features", "data", "columns",
 
 # T-15: tuning jobs and the SDK add keys of their own.
 PLATFORM_PREFIXES = ("_tuning_", "sagemaker_")
+
+AUTO = "auto"
+"""The choice of `estimator` that stands for a search over the others, and over their tunable knobs."""
+
+SCALES = ("linear", "logarithmic", "reverse_logarithmic")
+
+MOST_KNOBS, MOST_CHOICES = 100, 30
+"""M-2, M-3: what an algorithm resource takes."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +65,24 @@ class Hyperparameter:
     kind: Literal["integer", "continuous", "categorical", "boolean"]
     default: int | float | str | bool
     range: tuple[float, float] | None = None
+    """What a number may be; a job that asks for more is refused."""
     choices: tuple[str, ...] = ()
     estimators: tuple[str, ...] = ()
+    tunable: bool = False
+    """Whether a better value may be searched for: by a tuning job, or by `estimator=auto`."""
+    scale: Literal["linear", "logarithmic", "reverse_logarithmic"] = "linear"
+    """How values are spread over `search`: logarithmic where 0.01 is to 0.1 what 0.1 is to 1; reverse where 0.99 is to 0.9."""
+    search: tuple[float, float] | None = None
+    """The part of `range` worth searching; None means all of it."""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """What is searched of a number: `search`, else `range`."""
+        return self.search or self.range or (-math.inf, math.inf)
+
+    def belongs_to(self, estimator: str) -> bool:
+        """Return whether an estimator has this knob."""
+        return not self.estimators or estimator in self.estimators
 
 
 @dataclass(frozen=True)
@@ -79,6 +104,18 @@ class Declaration:
     def feature_names(self) -> list[str]:
         """The features' names, in the order of the matrix's columns."""
         return [feature.name for feature in self.features]
+
+    @property
+    def estimators(self) -> tuple[str, ...]:
+        """The algorithms that can be chosen, without `auto`, which chooses among them."""
+        chosen = next((knob for knob in self.hyperparameters if knob.name == "estimator"), None)
+        return tuple(name for name in chosen.choices if name != AUTO) if chosen else ()
+
+    def tunable(self, estimator: str) -> list[Hyperparameter]:
+        """Return the knobs to search for one algorithm, which is itself chosen and so not among them."""
+        return [
+            knob for knob in self.hyperparameters if knob.tunable and knob.name != "estimator" and knob.belongs_to(estimator)
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Return the declaration as JSON types; `from_json` reads it back."""
@@ -106,8 +143,10 @@ def check(declaration: Declaration) -> Declaration:
         BadDeclaration: it does not; every fault is on a line of its own.
     """
     faults = [*_name_faults(declaration), *_feature_faults(declaration), *_target_faults(declaration.target)]
+    if len(declaration.hyperparameters) > MOST_KNOBS:  # M-2
+        faults.append(f"hyperparameters: {len(declaration.hyperparameters)} declared; the platform takes {MOST_KNOBS}.")
     for knob in declaration.hyperparameters:
-        faults += _hyperparameter_faults(knob)
+        faults += [*_hyperparameter_faults(knob), *_search_faults(knob)]
     if faults:
         raise BadDeclaration("\n".join([f"model/ has {len(faults)} fault(s) in its declaration:", *faults]))
     return declaration
@@ -189,6 +228,27 @@ def _hyperparameter_faults(knob: Hyperparameter) -> Iterator[str]:
         yield f"{where}: names that start so are the platform's and are passed over; rename it."
     if knob.kind in {"integer", "continuous"} and not knob.range:
         yield f"{where}: a number needs a range."
+    if len(knob.choices) > MOST_CHOICES:  # M-3
+        yield f"{where}: {len(knob.choices)} choices declared; the platform takes {MOST_CHOICES}."
+
+
+def _search_faults(knob: Hyperparameter) -> Iterator[str]:
+    """Yield what a tuning job would refuse of a knob's scale and search range."""
+    where = f"hyperparameter {knob.name!r}"
+    if knob.kind not in {"integer", "continuous"}:
+        if knob.scale != "linear" or knob.search:
+            yield f"{where}: only a number has a scale and a range to search; a {knob.kind} is searched by its values."
+        return
+    if knob.search and not knob.tunable:
+        yield f"{where}: it has a range to search but isn't tunable; set tunable=True or leave the range out."
+    if knob.range and knob.search and not knob.range[0] <= knob.search[0] < knob.search[1] <= knob.range[1]:
+        yield f"{where}: search {knob.search} is no growing part of its range {knob.range}."
+    if knob.scale not in SCALES:
+        yield f"{where}: scale {knob.scale!r} is not one of {', '.join(SCALES)}."
+    elif knob.scale == "logarithmic" and knob.bounds[0] <= 0:
+        yield f"{where}: a logarithmic scale begins above 0, not at {knob.bounds[0]:g}; give `search` a lower end above 0."
+    elif knob.scale == "reverse_logarithmic" and (knob.kind == "integer" or not 0 <= knob.bounds[0] < knob.bounds[1] < 1):
+        yield f"{where}: a reverse logarithmic scale takes a continuous number from 0 to below 1."
 
 
 def _repeated(values: Sequence[str]) -> list[str]:

@@ -5,7 +5,35 @@ from __future__ import annotations
 import math
 import re
 import sys
-from typing import TextIO
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TextIO
+
+PARTS = ("train", "validation", "cv")
+"""What a metric is measured on: rows the model has seen, held-out rows, and folds where `cv_folds` asks for them."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One thing that is measured of a model; its values are printed as `train:name`, `validation:name`, `cv:name`."""
+
+    name: str
+    meaning: str
+    goal: Literal["Minimize", "Maximize"]
+    """SageMaker's word for which way is better."""
+
+
+INTERVAL_COVERAGE, ROWS_DROPPED = "validation:interval_coverage", "data:rows_dropped"
+JOB_METRICS = {
+    INTERVAL_COVERAGE: "Share of the rows held out from an interval's calibration that the interval holds",
+    ROWS_DROPPED: "Rows left out for a fault, where bad_rows=drop asks for that",
+}
+"""What a job prints of itself, whatever its model measures."""
+
+
+def metric_names(metrics: Sequence[Metric]) -> list[str]:
+    """Return the names that a job may print."""
+    return [*(f"{part}:{metric.name}" for part in PARTS for metric in metrics), *JOB_METRICS]
 
 
 def metric_line(name: str, value: float) -> str:

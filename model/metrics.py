@@ -1,24 +1,36 @@
-"""What is measured of a fitted model, on rows it has seen (`train:`) and on held-out rows (`validation:`)."""
+"""What is measured of a fitted model, on rows it has seen (`train:`) and on held-out rows (`validation:`).
+
+The first metric of a kind of target is the objective: what a search makes better. scikit-learn is imported when something is
+measured, for `train --help` reads the names from here too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, f1_score, log_loss, mean_absolute_error, r2_score, root_mean_squared_error
+
+from contract.declaration import Target
+from contract.metrics import Metric
 
 Scores = Mapping[str, float]
 
-REGRESSION: dict[str, Callable[..., float]] = {
-    "rmse": root_mean_squared_error,
-    "mae": mean_absolute_error,
-    "r2": r2_score,
-}
-CLASSIFICATION: dict[str, Callable[..., float]] = {
-    "accuracy": accuracy_score,
-    "f1": lambda actual, predicted: f1_score(actual, predicted, average="macro"),
-}
+REGRESSION = (
+    Metric("rmse", "Root mean squared error, in the target's unit", "Minimize"),
+    Metric("mae", "Mean absolute error, in the target's unit", "Minimize"),
+    Metric("r2", "Share of the target's variance that is explained", "Maximize"),
+)
+CLASSIFICATION = (
+    Metric("log_loss", "Mean negative logarithm of the probability given to what is so", "Minimize"),
+    Metric("accuracy", "Share of rows whose label is right", "Maximize"),
+    Metric("f1", "Mean over the labels of the harmonic mean of precision and recall", "Maximize"),
+)
+
+
+def metrics_of(target: Target) -> tuple[Metric, ...]:
+    """Return what is measured of a model of this target, the objective first."""
+    return CLASSIFICATION if target.kind == "class" else REGRESSION
 
 
 def measure(model: object, matrix: NDArray[np.float32], actual: NDArray[np.generic]) -> dict[str, float]:
@@ -42,14 +54,26 @@ def score(
     labels: Sequence[str] | NDArray[np.generic] = (),
 ) -> dict[str, float]:
     """Return the metrics of predictions; of labels with their probabilities, whose columns are in the order of `labels`."""
+    from sklearn import metrics
+
     if probabilities is None:
         return {name: float(values[0]) for name, values in score_columns(actual[:, None], predicted[:, None]).items()}
-    scores = {name: float(metric(actual, predicted)) for name, metric in CLASSIFICATION.items()}
     ones = probabilities / probabilities.sum(axis=1, keepdims=True)  # float32's rounding is more than log_loss passes over
-    return {**scores, "log_loss": float(log_loss(actual, ones, labels=labels))}
+    scores = {
+        "log_loss": metrics.log_loss(actual, ones, labels=labels),
+        "accuracy": metrics.accuracy_score(actual, predicted),
+        "f1": metrics.f1_score(actual, predicted, average="macro"),
+    }
+    return {name: float(value) for name, value in scores.items()}
 
 
 def score_columns(actual: NDArray[np.generic], predicted: NDArray[np.generic]) -> dict[str, NDArray[np.float64]]:
     """Return the metrics of numbers for each column of two (n_rows, n_columns) arrays: of many samples in one call."""
-    scores = {name: metric(actual, predicted, multioutput="raw_values") for name, metric in REGRESSION.items()}
+    from sklearn import metrics
+
+    scores = {
+        "rmse": metrics.root_mean_squared_error(actual, predicted, multioutput="raw_values"),
+        "mae": metrics.mean_absolute_error(actual, predicted, multioutput="raw_values"),
+        "r2": metrics.r2_score(actual, predicted, multioutput="raw_values"),
+    }
     return {name: np.atleast_1d(values) for name, values in scores.items()}  # r2 of a single row is a bare NaN

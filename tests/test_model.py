@@ -19,7 +19,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from contract.declaration import Declaration, Feature, Target, check
+from contract.declaration import AUTO, Declaration, Feature, Target, check
 from contract.errors import ExportFailed
 from contract.hyperparameters import parse_hyperparameters
 from contract.job import Channel
@@ -285,8 +285,8 @@ def test_a_saved_pipeline_predicts_as_before(estimator: str, tmp_path) -> None:
 
 def test_every_estimator_can_be_chosen_and_has_knobs_of_its_own() -> None:
     knobs = {knob.name: knob for knob in DECLARATION.hyperparameters}
-    assert set(knobs["estimator"].choices) == set(ESTIMATORS)
-    assert {name for knob in knobs.values() for name in knob.estimators} == set(ESTIMATORS)
+    assert set(knobs["estimator"].choices) == {*ESTIMATORS, AUTO}
+    assert {name for knob in knobs.values() for name in knob.estimators} == {*ESTIMATORS, AUTO}
     for estimator in ESTIMATORS.values():
         assert estimator.rounds is None or estimator.rounds[1] in knobs
 

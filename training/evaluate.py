@@ -15,6 +15,7 @@ from sklearn.pipeline import Pipeline
 
 from contract.declaration import Declaration
 from contract.errors import ExportFailed
+from contract.metrics import INTERVAL_COVERAGE
 from model.metrics import score, score_columns
 from training.answers import Answers, Predictor, evenly, sklearn_predictor
 from training.export import MAX_ROWS, export
@@ -26,7 +27,6 @@ TRAINING_ROWS = 50_000
 """Training rows that are answered, at most, where there are more rows than parity is checked on."""
 STOPPED_ROWS = 10_000
 """Rows to check parity on after a stop: 120 s are left (T-27), and nobody knows how many of them are gone."""
-COVERAGE = "validation:interval_coverage"
 RESAMPLES, RESAMPLED_ROWS = 199, 1_000
 RESAMPLES_OF_CLASSES = 99
 """Metrics of labels are computed a sample at a time, 4 ms each; those of numbers 199 at once, in 6 ms."""
@@ -83,7 +83,7 @@ def evaluate(
     confidence = _named("validation", _confidence(held_out, labels, measured, values["seed"]))
     intervals = _intervals(declaration, held_out, values)
     if intervals and intervals.checked:
-        scores[COVERAGE], confidence[COVERAGE] = intervals.coverage[intervals.level], intervals.confidence()
+        scores[INTERVAL_COVERAGE], confidence[INTERVAL_COVERAGE] = intervals.coverage[intervals.level], intervals.confidence()
     return Evaluation(onnx, parity, predict, train, held_out, scores, confidence, intervals)
 
 

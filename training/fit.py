@@ -6,19 +6,11 @@ then, and a job that starts again goes on from the last of them, to the same mod
 
 from __future__ import annotations
 
-import ctypes
-import math
-import multiprocessing
-import os
 import signal
-import sys
-import threading
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -37,20 +29,19 @@ from contract.metrics import report_metric
 from model.metrics import measure
 from model.pipeline import ESTIMATORS, build_pipeline
 from training.checkpoints import Checkpoint, Checkpoints
+from training.child import Tell, run
 from training.progress import Progress
 from training.read import Table
 from training.rounds import Enough, Fit
 from training.split import Data
 from training.stop import Stop
 
-POLL_S, TELL_S = 0.05, 0.2
+TELL_S = 0.2
 LEAVE_S = 20.0
 """How long the child may take to end its round and leave the model once a stop is asked for; then it is killed. T-27 gives
 120 s for all, and what comes after the fit needs its part."""
 MOST_SAVING = 0.05
 """The share of the time that writing checkpoints may take: a forest's are large, and then come more seldom."""
-PR_SET_PDEATHSIG = 1
-"""Linux's prctl(2): die with the parent. The pipe doesn't tell of its death: a forked child holds both ends."""
 SMALL_CELLS = 1_000_000
 """Below this many cells OpenMP's threads cost more than they give: boosting 500 rows took 0.13 s on one thread and 0.45 s on
 two, 100,000 rows of 6 features 0.77 and 1.25 s (two shared cores)."""
@@ -116,70 +107,38 @@ def fit(
     if earlier:
         left.write_bytes(earlier.content)
         print(f"fit: goes on after {done} of {plan.rounds} rounds, from a checkpoint", flush=True)
-    # fork shares the rows without a copy; elsewhere (macOS) forking after numerical libraries loaded is not safe.
-    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    keeper = Keeper(left, sender, plan.interval_s if checkpoints else None, checkpoints)
-    child = context.Process(target=_fit_rounds, args=(plan, data, done, keeper), daemon=True)
-    child.start()
-    sender.close()
-    if meanwhile:
-        threading.Thread(target=meanwhile, daemon=True).start()
-    told = _watch(child, receiver, stop, Progress("fit", "rounds", plan.rounds, done), stoppable=plan.parameter is not None)
+    listener = Listener(Progress("fit", "rounds", plan.rounds, done))
+    arguments = (plan, data, done, left, checkpoints)
+    grace_s = LEAVE_S if plan.parameter else 0.0  # a fit that knows no rounds leaves nothing before its end
+    failure = run(_fit_rounds, arguments, listener.hear, stop, grace_s=grace_s, meanwhile=meanwhile)
+    if stop.requested and not listener.fitted:
+        print("fit: stopped by a signal", flush=True)
     if not left.exists():
         if stop.requested:
             raise Stopped("Stopped by a signal while fitting, before a round was done: there is no model. Start the job again.")
-        raise AlgorithmError(f"The fit failed: {told.failure}")
-    if told.failure and not stop.requested:
-        raise AlgorithmError(f"The fit failed after its last checkpoint: {told.failure}")
-    return Fitted(joblib.load(left), stop.requested and not told.fitted, done)
+        raise AlgorithmError(f"The fit failed: {failure}")
+    if failure and not stop.requested:
+        raise AlgorithmError(f"The fit failed after its last checkpoint: {failure}")
+    return Fitted(joblib.load(left), stop.requested and not listener.fitted, done)
 
 
 @dataclass
-class Told:
-    """What the child has said."""
+class Listener:
+    """In the parent: prints what the child tells."""
 
+    progress: Progress
     fitted: bool = False
-    failure: str = ""
 
-
-def _watch(child: Any, receiver: Connection, stop: Stop, progress: Progress, stoppable: bool) -> Told:
-    """Print what the child reports until it ends, on its own or because a stop is asked for."""
-    told, deadline = Told(), math.inf
-    while True:
-        if stop.requested and deadline == math.inf:
-            print("fit: stopped by a signal", flush=True)
-            deadline = time.monotonic() + (LEAVE_S if stoppable else 0)
-            os.kill(child.pid, signal.SIGTERM)
-        if time.monotonic() >= deadline:
-            child.kill()
-        if not receiver.poll(POLL_S):
-            continue
-        try:
-            _hear(receiver.recv(), told, progress)
-        except EOFError:
-            break
-    child.join()
-    if child.exitcode == -signal.SIGKILL and not stop.requested:
-        told.failure = (
-            "its process was killed by signal 9, most likely for want of memory. Use a larger instance or fewer rows."
-        )
-    elif child.exitcode and not told.failure:
-        told.failure = f"its process ended with exit code {child.exitcode}."
-    return told
-
-
-def _hear(message: tuple[str, Any], told: Told, progress: Progress) -> None:
-    kind, content = message
-    if kind == "rounds":
-        progress.update(content)
-    elif kind == "fitted":
-        told.fitted = True
-        progress.end(content)
-    elif kind == "metric":
-        report_metric(*content)
-    else:
-        told.failure = content
+    def hear(self, message: tuple[str, Any]) -> None:
+        """Take one message: how many rounds are done, that all are, or a metric."""
+        kind, content = message
+        if kind == "rounds":
+            self.progress.update(content)
+        elif kind == "fitted":
+            self.fitted = True
+            self.progress.end(content)
+        else:
+            report_metric(*content)
 
 
 @dataclass
@@ -187,7 +146,7 @@ class Keeper:
     """In the child: what happens after each round."""
 
     path: Path
-    sender: Connection
+    tell: Tell
     interval_s: float | None
     """None leaves the pipeline at the end and at a stop only."""
     checkpoints: Checkpoints | None
@@ -201,7 +160,7 @@ class Keeper:
         now = time.monotonic()
         if now - self._told >= TELL_S:
             self._told = now
-            self.sender.send(("rounds", rounds))
+            self.tell(("rounds", rounds))
         due = self.interval_s is not None and now - self._kept >= max(self.interval_s, self._saving_s / MOST_SAVING)
         if due or self.stopping:
             self.leave(rounds, pipeline())
@@ -223,28 +182,23 @@ class Keeper:
         self.stopping = True
 
 
-def _fit_rounds(plan: Plan, data: Data, done: int, keeper: Keeper) -> None:
+def _fit_rounds(tell: Tell, plan: Plan, data: Data, done: int, left: Path, checkpoints: Checkpoints | None) -> None:
     """Run in the child: fit round by round, leave the pipeline, then cross-validate."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGTERM, keeper.stop if plan.parameter else signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     warnings.simplefilter("ignore", ConvergenceWarning)
-    try:
-        # A process that multiprocessing made may have no children of its own: forests grow in threads.
-        with joblib.parallel_config(backend="threading"), threadpool_limits(1 if _is_small(data.train) else None):
-            pipeline = joblib.load(keeper.path) if done else clone(plan.pipeline)
+    keeper = Keeper(left, tell, plan.interval_s if checkpoints else None, checkpoints)
+    if plan.parameter:
+        signal.signal(signal.SIGTERM, keeper.stop)
+    # A process that multiprocessing made may have no children of its own: forests grow in threads.
+    with joblib.parallel_config(backend="threading"), threadpool_limits(1 if _is_small(data.train) else None):
+        pipeline = joblib.load(left) if done else clone(plan.pipeline)
+        try:
             keeper.leave(plan.rounds, Fit(pipeline, plan.parameter, plan.rounds, done, data.train, keeper).run())
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the model is there: what follows may be cut short
-            keeper.sender.send(("fitted", plan.rounds))
-            for name, value in _cross_validate(plan, data.whole).items():
-                keeper.sender.send(("metric", (name, value)))
-    except Enough:
-        return
-    except Exception as error:
-        traceback.print_exc()
-        keeper.sender.send(("failure", f"{type(error).__name__}: {error}"))
-        raise SystemExit(1) from error
+        except Enough:
+            return
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the model is there: what follows may be cut short
+        tell(("fitted", plan.rounds))
+        for name, value in _cross_validate(plan, data.whole).items():
+            tell(("metric", (name, value)))
 
 
 def _is_small(table: Table) -> bool:

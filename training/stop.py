@@ -23,8 +23,15 @@ class Stop:
 
     def ignore(self) -> None:
         """Let a signal change nothing any more: Python takes handlers away when it ends, and 143 would belie what is done."""
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def put_off(self, seconds: int) -> None:
+        """Take a request back for some seconds: something can still be finished before SIGKILL, 120 s after it (T-27)."""
+        self.requested = False
+        signal.signal(signal.SIGALRM, self._remember)
+        signal.alarm(seconds)
 
     @contextmanager
     def ending(self, phase: str) -> Iterator[None]:

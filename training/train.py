@@ -9,12 +9,14 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from contract.cgroup import cpus
+from contract.declaration import AUTO
 from contract.errors import AlgorithmError, BerthError, UserError
 from contract.files import write_text
 from contract.hyperparameters import ignored_hyperparameters, parse_hyperparameters
@@ -25,10 +27,15 @@ from training.stop import Stop
 FAILURE_CHARACTERS = 1024  # T-26: of the file, what reaches the user
 
 
-def main() -> int:
-    """Train as the platform asks, and return the exit code (T-25): 0, 1 the user's fault, 2 ours, 143 stopped."""
+def main(arguments: Sequence[str] = ()) -> int:
+    """Train as the platform asks, and return the exit code (T-25): 0, 1 the user's fault, 2 ours, 143 stopped.
+
+    With arguments nothing is trained: they ask for help or for a description.
+    """
     stop = Stop()
     stop.install()
+    if arguments:
+        return _answer(arguments)
     # Every CPU that the cgroup grants, not every CPU of the host; read by the libraries when they load.
     os.environ.setdefault("OMP_NUM_THREADS", str(cpus()))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads sleep: spinning ones starve a shared machine
@@ -70,6 +77,14 @@ def train(settings: Settings, job: Job, stop: Stop) -> None:
 
     key = job_key(DECLARATION, values, data.train) if job.checkpoints else ""
     checkpoints = Checkpoints.open(job.checkpoints, job.host, key) if job.checkpoints else None
+    searched: dict[str, Any] = {}
+    if values["estimator"] == AUTO:
+        from training.search import search
+
+        values, found = search(DECLARATION, values, data.train, stop, checkpoints)
+        searched = {"searched": asdict(found)}
+        if checkpoints:
+            checkpoints = replace(checkpoints, key=job_key(DECLARATION, values, data.train))
     with tempfile.TemporaryDirectory(prefix="berth-") as scratch:
         plan = Plan.from_values(DECLARATION, values)
         fitted = fit(plan, data, Path(scratch), stop, checkpoints, meanwhile=_import_what_comes_next)
@@ -78,13 +93,25 @@ def train(settings: Settings, job: Job, stop: Stop) -> None:
     from training.evaluate import evaluate
 
     evaluation = evaluate(DECLARATION, fitted.model, data, values, fitted.stopped)
-    origin = {**_origin(settings, job, started), "stopped_early": fitted.stopped, "resumed_after_rounds": fitted.resumed_after}
-    artifacts.write(settings.paths.model, artifacts.Trained(DECLARATION, fitted.model, data, values, evaluation, origin))
+    stopped = fitted.stopped or bool(searched and searched["searched"]["stopped"])
+    origin = {**_origin(settings, job, started), "stopped_early": stopped, "resumed_after_rounds": fitted.resumed_after}
+    chosen = {**values, **searched}
+    artifacts.write(settings.paths.model, artifacts.Trained(DECLARATION, fitted.model, data, chosen, evaluation, origin))
 
 
 def _import_what_comes_next() -> None:
     """Load the libraries of the phases after the fit while it runs: a second that nobody waits for."""
     from training import artifacts, report  # noqa: F401
+
+
+def _answer(arguments: Sequence[str]) -> int:
+    from training.command import answer
+
+    try:
+        return answer(arguments)
+    except BerthError as error:  # the declaration's faults
+        print(f"train: {error.message}", file=sys.stderr, flush=True)
+        return error.exit_code
 
 
 def _check_hosts(job: Job) -> None:

@@ -1,0 +1,102 @@
+"""A child process for work that must end on time: it tells its parent what it finds, and is killed at a stop or a deadline.
+
+A signal can't be answered inside a long call into C; a parent that only waits can.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from training.stop import Stop
+
+POLL_S = 0.05
+PR_SET_PDEATHSIG = 1
+"""Linux's prctl(2): die with the parent. The pipe doesn't tell of its death: a forked child holds both ends."""
+
+Tell = Callable[[Any], None]
+
+
+def run(
+    work: Callable[..., None],
+    arguments: tuple[Any, ...],
+    hear: Tell,
+    stop: Stop,
+    seconds: float = math.inf,
+    grace_s: float = 0.0,
+    meanwhile: Callable[[], None] | None = None,
+) -> str:
+    """Run `work(tell, *arguments)` in a child, and return why it failed; empty when it ended, or was ended, as it should.
+
+    Args:
+        work: a module's function; what it gives to `tell` comes to `hear`, in order.
+        arguments: its arguments; where processes are forked they are shared without a copy.
+        hear: called in this process, between looks at the clock.
+        stop: whether the platform asked to stop; the child then gets a SIGTERM, and SIGKILL after the grace.
+        seconds: until the child is killed.
+        grace_s: how long the child may take to end after a stop.
+        meanwhile: run here, in a thread, while the child works.
+    """
+    # fork shares the rows without a copy; elsewhere (macOS) forking after numerical libraries loaded is not safe.
+    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_work, args=(work, arguments, sender), daemon=True)
+    child.start()
+    sender.close()
+    if meanwhile:
+        threading.Thread(target=meanwhile, daemon=True).start()
+    deadline = time.monotonic() + seconds
+    failure, ended, stopped = "", False, False
+    while not ended and time.monotonic() < deadline:
+        if stop.requested and not stopped:
+            stopped, deadline = True, min(deadline, time.monotonic() + grace_s)
+            os.kill(child.pid, signal.SIGTERM)
+        if receiver.poll(POLL_S):
+            ended, failure = _receive(receiver, hear, failure)
+    killed = not ended
+    if killed:
+        child.kill()
+        while receiver.poll() and not ended:  # what it told before it was killed counts
+            ended, failure = _receive(receiver, hear, failure)
+    child.join()
+    if killed or stopped or child.exitcode == 0:
+        return failure
+    if child.exitcode == -signal.SIGKILL:
+        return "its process was killed by signal 9, most likely for want of memory. Use a larger instance or fewer rows."
+    return failure or f"its process ended with exit code {child.exitcode}."
+
+
+def _receive(receiver: Connection, hear: Tell, failure: str) -> tuple[bool, str]:
+    """Pass one message on; return whether the child has ended, and why it failed."""
+    try:
+        kind, content = receiver.recv()
+    except (EOFError, OSError):
+        return True, failure
+    if kind == "failure":
+        return False, content
+    hear(content)
+    return False, failure
+
+
+def _work(work: Callable[..., None], arguments: tuple[Any, ...], sender: Connection) -> None:
+    """Run in the child."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    try:
+        work(lambda content: sender.send(("told", content)), *arguments)
+    except Exception as error:
+        traceback.print_exc()
+        sender.send(("failure", f"{type(error).__name__}: {error}"))
+        raise SystemExit(1) from error
