@@ -16,6 +16,13 @@ HYPERPARAMETERS = (
     Hyperparameter(
         "allow_sklearn", "Keep a model that ONNX can't express; serving it then takes PREDICTOR=sklearn", "boolean", False
     ),
+    Hyperparameter(
+        "bad_rows",
+        "What to do about rows with a value that can't be used: fail, or drop them and say how many",
+        "categorical",
+        "fail",
+        choices=("fail", "drop"),
+    ),
     Hyperparameter("learning_rate", "How much each tree corrects", "continuous", 0.05, (0.001, 1.0), estimators=BOOSTING),
     Hyperparameter(
         "max_iter", "Number of trees (of each class, with more than two)", "integer", 200, (1, 10_000), estimators=BOOSTING

@@ -12,7 +12,9 @@ from sklearn.model_selection import train_test_split
 from contract.declaration import Declaration
 from contract.errors import BadChannel, BadData
 from contract.job import TRAINING, VALIDATION, Job
+from contract.metrics import report_metric
 from training.read import Table, read_channel
+from training.stop import Stop
 
 LEAST_ROWS = 10
 
@@ -27,8 +29,8 @@ class Data:
     """The training channel as it came, split or not."""
 
 
-def read_data(job: Job, declaration: Declaration, values: Mapping[str, Any]) -> Data:
-    """Return the training and the held-out rows.
+def read_data(job: Job, declaration: Declaration, values: Mapping[str, Any], stop: Stop | None = None) -> Data:
+    """Return the training and the held-out rows; `stop` ends the reading.
 
     Raises:
         BadChannel: there is no training channel.
@@ -39,11 +41,12 @@ def read_data(job: Job, declaration: Declaration, values: Mapping[str, Any]) -> 
     if channel is None:
         found = ", ".join(job.channels) or "none"
         raise BadChannel(f"The job's channels are: {found}. One named 'training' (or 'train') was expected.")
-    table, held_out = read_channel(channel, declaration), job.channel(VALIDATION)
+    options: dict[str, Any] = {"drop": values["bad_rows"] == "drop", "hosts": len(job.hosts), "stop": stop}
+    table, held_out = read_channel(channel, declaration, **options), job.channel(VALIDATION)
     if len(table) < LEAST_ROWS:
         raise BadData(f"Channel {channel.name!r} has {len(table)} rows; at least {LEAST_ROWS} are needed.", rows=len(table))
     if held_out:
-        data = Data(table, read_channel(held_out, declaration), table)
+        data = Data(table, read_channel(held_out, declaration, **options), table)
         if not len(data.validation):
             raise BadData(f"Channel {held_out.name!r} has no rows; give it some, or leave it out for a split.", rows=0)
     else:
@@ -52,6 +55,7 @@ def read_data(job: Job, declaration: Declaration, values: Mapping[str, Any]) -> 
     _check_columns(data.train, declaration)
     _check_folds(table, declaration, int(values["cv_folds"]))
     origin = f"channel {held_out.name}" if held_out else f"split with seed {values['seed']}"
+    report_metric("data:rows_dropped", data.whole.dropped + data.validation.dropped)
     print(f"data: {len(data.train):,} rows to learn from, {len(data.validation):,} held out ({origin})", flush=True)
     return data
 

@@ -62,7 +62,7 @@ def train(settings: Settings, job: Job, stop: Stop) -> None:
 
     from training.split import read_data
 
-    data = read_data(job, DECLARATION, values)
+    data = read_data(job, DECLARATION, values, stop)
     stop.check("reading the data")
 
     from model.metrics import measure
