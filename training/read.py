@@ -17,6 +17,7 @@ from training import arrays, parquet
 from training.blocks import cut, without_header
 from training.columns import Batch
 from training.layout import Layout
+from training.pipe import read_pipe, unframed
 from training.rows import FileFaults, Rows
 from training.sources import Source, describe_files, read_file, sources_of
 from training.stop import Stop
@@ -75,7 +76,7 @@ def read_channel(
         Stopped: a signal came.
     """
     rows = Rows(declaration, drop=drop)
-    for name, batches in _files(channel, declaration, hosts):
+    for name, batches in _files(channel, declaration, hosts, stop):
         file = FileFaults(name)
         for batch in batches:
             rows.add(batch, file)
@@ -90,12 +91,16 @@ def read_channel(
     return Table(matrix, target, rows.dropped, rows.out_of_range)
 
 
-def _files(channel: Channel, declaration: Declaration, hosts: int) -> Iterator[tuple[str, Iterator[Batch]]]:
+def _files(channel: Channel, declaration: Declaration, hosts: int, stop: Stop | None) -> Iterator[tuple[str, Iterator[Batch]]]:
     """Yield each file's name and batches.
 
     Raises:
         BadChannel: there is none, and no other host has them.
     """
+    if channel.mode == "Pipe":
+        chunks = read_pipe(channel, stop)
+        yield f"{channel.name}_0", read_text(chunks, f"{channel.name}_0", channel, declaration, repeats=True)
+        return
     sources = sources_of(channel)
     if not sources and not (hosts > 1 and channel.is_sharded):
         if not channel.path.is_dir():
@@ -115,7 +120,7 @@ def _batches(source: Source, channel: Channel, declaration: Declaration) -> Iter
         return parquet.read_batches(source, declaration)
     if source.format == "npy":
         return arrays.read_batches(source, declaration)
-    return read_text(read_file(source.path), source.name, channel, declaration)
+    return read_text(unframed(read_file(source.path), source.name), source.name, channel, declaration)
 
 
 def read_text(
@@ -132,7 +137,7 @@ def read_text(
     """
     blocks = cut(chunks)
     first = next(blocks, None)
-    if first is None:
+    if not first:
         return
     cells, line = first_row(first, name)
     layout = _layout(cells, name, channel, declaration)

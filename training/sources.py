@@ -61,10 +61,15 @@ def content_format(channel: Channel) -> Format:
     Raises:
         BadChannel: it names what isn't read.
     """
+    if channel.media_type == "application/x-recordio-protobuf":
+        raise BadChannel(
+            f"Channel {channel.name!r} is RecordIO-protobuf, which is not read here: convert it to CSV or Parquet, or frame "
+            "lines of CSV."
+        )
     if channel.media_type not in CONTENT_TYPES:
         raise BadChannel(
             f"Channel {channel.name!r} has the content type {channel.media_type!r}; CSV, Parquet and .npy are read: "
-            f"text/csv, application/x-parquet, application/x-npy. Convert the data, or correct the type."
+            "text/csv, application/x-parquet, application/x-npy. Convert the data, or correct the type."
         )
     return CONTENT_TYPES[channel.media_type]
 
