@@ -54,6 +54,8 @@ class Target:
     kind: Literal["number", "class"] = "number"
     unit: str = ""
     labels: tuple[str, ...] = ()
+    range: tuple[float, float] | None = None
+    """Of a number: values that make sense; rows outside it are counted and kept."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,10 @@ def _target_faults(target: Target) -> Iterator[str]:
         yield f"{where}: kind {target.kind!r} is neither 'number' nor 'class'."
     elif target.labels:
         yield f"{where}: only a class has labels."
+    if target.range and target.kind != "number":
+        yield f"{where}: only a number has a range."
+    elif target.range and not target.range[0] < target.range[1]:
+        yield f"{where}: range {target.range} does not grow."
 
 
 def _choice_faults(where: str, what: str, values: Sequence[str], least: int = 1) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,49 @@ from contract.errors import BadChannel, BadConfig
 from contract.paths import Paths
 
 TRAINING, VALIDATION = ("training", "train"), ("validation",)
+MODES = ("File", "FastFile", "Pipe")  # T-20: FastFile is a read-only folder; code for File reads it
+OPTIONS = ("ContentType", "TrainingInputMode", "S3DistributionType", "RecordWrapperType", "CompressionType")
 
 
 @dataclass(frozen=True)
 class Channel:
-    """One input of the job; `path` is its folder."""
+    """One input of the job; `path` is its folder, in Pipe mode where its FIFOs' names begin (T-21)."""
 
     name: str
     path: Path
     content_type: str
+    mode: str = "File"
+    distribution: str = ""
+    """`FullyReplicated` or `ShardedByS3Key`; empty where the platform doesn't say."""
+    record_wrapper: str = ""
+    """`RecordIO` or nothing; Pipe mode alone has it."""
+    compression: str = ""
+    """`Gzip` or nothing; Pipe mode alone says so."""
+
+    @property
+    def media_type(self) -> str:
+        """The content type without its parameters, in lower case."""
+        return self.content_type.partition(";")[0].strip().lower()
+
+    @property
+    def header(self) -> str:
+        """Whether CSV has a header: `present`, `absent`, or empty to tell by its look.
+
+        `text/csv; header=absent` says so, and so does `text/csv; label_size=1`, SageMaker's own word for a target in the
+        first column.
+        """
+        stated = self._parameter("header")
+        return stated or ("absent" if self._parameter("label_size") == "1" else "")
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each host has its own part of the objects, which may be none (T-23)."""
+        return self.distribution == "ShardedByS3Key"
+
+    def _parameter(self, name: str) -> str:
+        message = Message()
+        message["content-type"] = self.content_type
+        return str(message.get_param(name, "")).strip().lower()
 
 
 @dataclass(frozen=True)
@@ -92,13 +127,28 @@ def _read_channels(paths: Paths) -> dict[str, Channel]:
     for name, options in declared.items():
         if not isinstance(options, dict):
             raise BadConfig(f"{path.name}: channel {name!r} is {options!r}; an object with TrainingInputMode was expected.")
-        mode, content_type = options.get("TrainingInputMode", "File"), options.get("ContentType", "")
-        if not isinstance(mode, str) or not isinstance(content_type, str):
-            raise BadConfig(f"{path.name}: channel {name!r} is {options!r}; TrainingInputMode and ContentType are texts.")
-        if mode not in {"File", "FastFile"}:  # T-20: FastFile is a read-only folder; code for File reads it
-            raise BadChannel(f"Channel {name!r} is in {mode} mode; File and FastFile are read. Set TrainingInputMode to one.")
-        channels[name] = Channel(name, paths.data / name, content_type)
+        channels[name] = _channel(name, paths.data / name, options)
     return channels
+
+
+def _channel(name: str, path: Path, options: Mapping[str, Any]) -> Channel:
+    """Return one channel; the wrapper `None` is the platform's word for none."""
+    values = {option: options.get(option) or "" for option in OPTIONS}
+    if not all(isinstance(value, str) for value in values.values()):
+        raise BadConfig(f"inputdataconfig.json: channel {name!r} is {options!r}; {', '.join(OPTIONS)} are texts.")
+    content_type, mode, distribution, wrapper, compression = (value if value != "None" else "" for value in values.values())
+    mode = mode or "File"
+    channel = Channel(name, path, content_type, mode, distribution, wrapper, compression)
+    for what, value, known in (
+        ("mode", mode, MODES),
+        ("header", channel.header, ("", "present", "absent")),
+        ("record wrapper", wrapper, ("", "RecordIO")),
+        ("compression", compression, ("", "Gzip")),
+    ):
+        if value not in known:
+            expected = ", ".join(word or "none" for word in known)
+            raise BadChannel(f"Channel {name!r} has the {what} {value!r}; expected was one of: {expected}.")
+    return channel
 
 
 def _read_object(path: Path) -> dict[str, Any]:

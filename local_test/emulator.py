@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -50,18 +52,77 @@ class Outcome:
     seconds: float
 
 
-def lay_out(base: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str] | None = None) -> None:
-    """Make the /opt/ml of a training job below `base`: the three config files of every platform, the channels' copies."""
+def lay_out(
+    base: Path,
+    channels: Mapping[str, Path],
+    hyperparameters: Mapping[str, str] | None = None,
+    options: Mapping[str, Mapping[str, str]] | None = None,
+) -> None:
+    """Make the /opt/ml of a training job below `base`: the three config files of every platform, the channels' copies.
+
+    `options` adds to what inputdataconfig.json says of a channel; one in Pipe mode has no copy: see `streaming`.
+    """
     config = base / "input" / "config"
     for folder in (config, base / "model", base / "output" / "data"):  # T-12
         folder.mkdir(parents=True, exist_ok=True)
+    (base / "input" / "data").mkdir(exist_ok=True)
+    described = {
+        name: {"TrainingInputMode": "File", "S3DistributionType": "FullyReplicated", **(options or {}).get(name, {})}
+        for name in channels
+    }
     for name, source in channels.items():
-        shutil.copytree(source, base / "input" / "data" / name, dirs_exist_ok=True)
-    described = {name: {"TrainingInputMode": "File", "S3DistributionType": "FullyReplicated"} for name in channels}
+        if described[name]["TrainingInputMode"] != "Pipe":
+            shutil.copytree(source, base / "input" / "data" / name, dirs_exist_ok=True)
     resources = {"current_host": "algo-1", "hosts": ["algo-1"], "network_interface_name": "eth0"}
     documents = {"hyperparameters": hyperparameters or {}, "inputdataconfig": described, "resourceconfig": resources}
     for name, document in documents.items():
         (config / f"{name}.json").write_text(json.dumps(document))
+
+
+@dataclass
+class Stream:
+    """What was written into one FIFO."""
+
+    fifo: Path
+    parts: list[bytes]
+    written_bytes: int = 0
+    closed_early: bool = False
+    """Whether the reader closed before all was written."""
+
+    def write(self) -> None:
+        """Write all parts once somebody reads."""
+        try:
+            with self.fifo.open("wb", buffering=0) as pipe:
+                for part in self.parts:
+                    self.written_bytes += pipe.write(part)
+        except BrokenPipeError:
+            self.closed_early = True
+
+
+@contextlib.contextmanager
+def streaming(base: Path, channels: Mapping[str, list[bytes]], late_s: float = 0) -> Iterator[dict[str, Stream]]:
+    """Be the platform's writer of Pipe mode (T-21): the FIFO of each channel's first epoch and a thread that fills it.
+
+    `late_s` is how long the FIFOs take to appear.
+    """
+    streams = {name: Stream(base / "input" / "data" / f"{name}_0", parts) for name, parts in channels.items()}
+
+    def run(stream: Stream) -> None:
+        time.sleep(late_s)
+        os.mkfifo(stream.fifo)
+        stream.write()
+
+    threads = [threading.Thread(target=run, args=(stream,), daemon=True) for stream in streams.values()]
+    for thread in threads:
+        thread.start()
+    try:
+        yield streams
+    finally:
+        for thread, stream in zip(threads, streams.values(), strict=True):
+            thread.join(late_s + 1)
+            if thread.is_alive():  # it waits for a reader that never came: be one
+                os.close(os.open(stream.fifo, os.O_RDONLY | os.O_NONBLOCK))
+                thread.join()
 
 
 def train(

@@ -25,6 +25,13 @@ HYPERPARAMETERS = (
         "allow_sklearn", "Keep a model that ONNX can't express; serving it then takes PREDICTOR=sklearn", "boolean", False
     ),
     Hyperparameter(
+        "bad_rows",
+        "What to do about rows with a value that can't be used: fail, or drop them and say how many",
+        "categorical",
+        "fail",
+        choices=("fail", "drop"),
+    ),
+    Hyperparameter(
         "interval_level", "Share of actual values that prediction intervals are to hold", "continuous", 0.9, (0.5, 0.99)
     ),
     Hyperparameter(

@@ -239,10 +239,20 @@ def test_a_config_file_of_wrong_types_is_named(paths: Paths, name: str, content:
     assert named in caught.value.message
 
 
-def test_pipe_mode_is_refused_by_name(paths: Paths) -> None:
-    (paths.config / "inputdataconfig.json").write_text('{"training": {"TrainingInputMode": "Pipe"}}')
-    with pytest.raises(BadChannel, match=r"Channel 'training' is in Pipe mode; File and FastFile are read"):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        pytest.param({"TrainingInputMode": "Tape"}, "the mode 'Tape'; expected was one of: File, FastFile, Pipe", id="mode"),
+        pytest.param({"RecordWrapperType": "Zip"}, "the record wrapper 'Zip'", id="wrapper"),
+        pytest.param({"CompressionType": "Zstd"}, "the compression 'Zstd'", id="compression"),
+        pytest.param({"ContentType": "text/csv; header=maybe"}, "the header 'maybe'", id="header"),
+    ],
+)
+def test_a_channel_that_cannot_be_read_is_refused_by_name(paths: Paths, options: dict[str, str], message: str) -> None:
+    (paths.config / "inputdataconfig.json").write_text(json.dumps({"training": options}))
+    with pytest.raises(BadChannel) as caught:
         read_job(paths, {})
+    assert f"Channel 'training' has {message}" in caught.value.message
 
 
 def test_a_channel_without_a_mode_is_in_file_mode(paths: Paths) -> None:

@@ -323,7 +323,7 @@ def test_all_files_of_a_channel_are_read_in_the_order_of_their_paths(tmp_path: P
         _channel(tmp_path, "not for training", other)
     _channel(tmp_path, "", "empty.csv")
     np.testing.assert_array_equal(_read(tmp_path).matrix, housing.matrix[[*range(20), *range(20, 30)]])
-    assert "passed over, not CSV or empty: empty.csv, notes.txt" in capsys.readouterr().out
+    assert "passed over, of no format that is read, or empty: empty.csv, notes.txt" in capsys.readouterr().out
 
 
 def test_a_header_alone_is_a_file_of_no_rows(tmp_path: Path, housing: Table) -> None:

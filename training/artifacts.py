@@ -97,6 +97,8 @@ def _manifest(trained: Trained) -> Manifest:
             "train_rows": len(data.train),
             "validation_rows": len(data.validation),
             "held_out_by": data.held_out_by,
+            "rows_dropped": data.rows_dropped,
+            "target_out_of_range": data.target_out_of_range,
             "sha256": data.train.fingerprint(),
         },
         parity=evaluation.parity,

@@ -13,6 +13,7 @@ from sklearn.model_selection import train_test_split
 from contract.declaration import Declaration
 from contract.errors import BadChannel, BadData
 from contract.job import TRAINING, VALIDATION, Job
+from contract.metrics import ROWS_DROPPED, report_metric
 from training.read import Table, read_channel
 
 LEAST_ROWS = 10
@@ -29,6 +30,10 @@ class Data:
     """The training channel's first three rows."""
     held_out_by: str = ""
     """What chose the held-out rows: a channel, or a split and its seed."""
+    rows_dropped: int = 0
+    """Rows that had a fault and were left out."""
+    target_out_of_range: int = 0
+    """Rows whose target is outside the range declared for it; they are among the others."""
     whole: Table | None = None
     """The training channel as it came, for a cross-validation; None where there is none, since it is a copy of all rows."""
 
@@ -45,11 +50,12 @@ def read_data(job: Job, declaration: Declaration, values: Mapping[str, Any]) -> 
     if channel is None:
         found = ", ".join(job.channels) or "none"
         raise BadChannel(f"The job's channels are: {found}. One named 'training' (or 'train') was expected.")
-    table, held_out = read_channel(channel, declaration), job.channel(VALIDATION)
+    options: dict[str, Any] = {"drop": values["bad_rows"] == "drop", "hosts": len(job.hosts)}
+    table, held_out = read_channel(channel, declaration, **options), job.channel(VALIDATION)
     if len(table) < LEAST_ROWS:
         raise BadData(f"Channel {channel.name!r} has {len(table)} rows; at least {LEAST_ROWS} are needed.", rows=len(table))
     if held_out:
-        data = Data(table, read_channel(held_out, declaration), table.take(np.arange(SAMPLES)))
+        data = Data(table, read_channel(held_out, declaration, **options), table.take(np.arange(SAMPLES)))
         if not len(data.validation):
             raise BadData(f"Channel {held_out.name!r} has no rows; give it some, or leave it out for a split.", rows=0)
     else:
@@ -58,7 +64,14 @@ def read_data(job: Job, declaration: Declaration, values: Mapping[str, Any]) -> 
     _check_columns(data.train, declaration)
     _check_folds(table, declaration, int(values["cv_folds"]))
     origin = f"the channel {held_out.name}" if held_out else f"a split with seed {values['seed']}"
-    data = replace(data, held_out_by=origin, whole=table if int(values["cv_folds"]) > 1 else None)
+    data = replace(
+        data,
+        held_out_by=origin,
+        rows_dropped=table.dropped + data.validation.dropped,
+        target_out_of_range=table.out_of_range + data.validation.out_of_range,
+        whole=table if int(values["cv_folds"]) > 1 else None,
+    )
+    report_metric(ROWS_DROPPED, data.rows_dropped)
     print(f"data: {len(data.train):,} rows to learn from, {len(data.validation):,} held out ({origin})", flush=True)
     return data
 
