@@ -588,8 +588,7 @@ def test_a_signal_ends_the_reading_wherever_it_is() -> None:
     asked.install()
     try:
         with pytest.raises(Stopped, match="while reading the data"), asked.ending("reading the data"):
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(5)
+            signal.raise_signal(signal.SIGTERM)
         with pytest.raises(Stopped, match="while reading more"), asked.ending("reading more"):
             pytest.fail("a signal that came earlier was forgotten")
     finally:
