@@ -105,14 +105,14 @@ ENDS = ["\n", "\n", "\n", "\r\n", "\n\n", ",9\n", "\r"]
 
 
 def test_what_the_fast_path_takes_the_slow_one_reads_the_same() -> None:
-    """2,000 small files of odd cells; whatever Arrow doesn't leave to pandas, pandas must read alike, bit by bit."""
+    """600 small files of odd cells; whatever Arrow doesn't leave to pandas, pandas must read alike, bit by bit."""
     declaration = replace(
         MIXED,
         features=(Feature("N", "", nullable=True), Feature("D", "", "category", choices=("red", "dark blue"), nullable=True)),
     )
     layout = Layout.from_header(["N", "x", "D", "T"], declaration, "a.csv")
     chance, taken = random.Random(0), 0
-    for _ in range(2_000):
+    for _ in range(600):
         odd = chance.random() / 3
         block = ""
         for _ in range(chance.randint(1, 4)):
@@ -132,10 +132,9 @@ def test_what_the_fast_path_takes_the_slow_one_reads_the_same() -> None:
             raise AssertionError(f"pandas refuses what Arrow takes: {block!r}") from error
         for index, column in enumerate(slow):
             fast = np.concatenate([batch[index].values for batch in batches])
-            assert fast.tobytes() == column.values.tobytes() or (np.isnan(fast) == np.isnan(column.values)).all(), block
             np.testing.assert_array_equal(fast, column.values, err_msg=repr(block))
             assert not column.unusable.any(), block
-    assert taken > 700
+    assert taken > 200
 
 
 @pytest.fixture
@@ -405,7 +404,7 @@ def piped(tmp_path_factory: pytest.TempPathFactory):
     """A job over Pipe mode: two objects with a header each, one after the other, with rows to drop; and what it printed."""
     base = tmp_path_factory.mktemp("piped") / "ml"
     lay_out(base, {"train": SAMPLE}, {"max_iter": "10", "bad_rows": "drop"}, {"train": {"TrainingInputMode": "Pipe"}})
-    first, second = "\n".join([*LINES[:300], "1,x" + ",1" * 12]), "\n".join([LINES[0], *LINES[300:]])
+    first, second = "\n".join([*LINES[:300], "1,1,1,x" + ",1" * 10]), "\n".join([LINES[0], *LINES[300:]])
     with streaming(base, {"train": [first.encode(), b"\n", second.encode()]}, late_s=1) as streams:
         return base, train(Processes(), base), streams["train"]
 
@@ -569,7 +568,7 @@ def test_a_stop_while_waiting_for_data_ends_the_job_at_once(tmp_path: Path, made
         os.mkfifo(tmp_path / "input" / "data" / "training_0")
     program = Processes().start("train", tmp_path, {})
     deadline = time.monotonic() + 60
-    while "train: boston-housing" not in program.output():
+    while "data: channel training: reading training_0" not in program.output():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     time.sleep(0.5)
