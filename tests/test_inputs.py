@@ -6,7 +6,9 @@ import decimal
 import gzip
 import io
 import os
+import pickle
 import random
+import re
 import struct
 import subprocess
 import sys
@@ -182,8 +184,6 @@ def test_reading_holds_little_more_than_its_result(tmp_path: Path) -> None:
         f"table = read_channel(Channel('t', Path({str(tmp_path)!r}), ''), declaration);"
         "print(len(table), table.matrix.sum(), (peak() - before) / 1024)"
     )
-    import pickle
-
     done = subprocess.run(
         [sys.executable, "-c", probe], cwd=ROOT, input=pickle.dumps(declaration), capture_output=True, check=True
     )
@@ -347,7 +347,9 @@ def test_the_content_type_decides_where_the_name_does_not(tmp_path: Path, name: 
         pytest.param("a.npy", _npy(ARRAY)[:-5], BadData, "no .npy array that can be read", id="npy cut"),
         pytest.param("a.npy", _npy(ARRAY[:, 1:]), SchemaMismatch, "shape (3, 4); (rows, 5) was expected: T, N", id="width"),
         pytest.param("a.npy", _npy(ARRAY.astype("U5")), BadData, "holds <U5", id="npy of texts"),
-        pytest.param("a.npy", _npy(ARRAY + [0, 0, 0, 0.5, 0]), BadData, "row 1, column C: '0.5'", id="between two choices"),
+        pytest.param(
+            "a.npy", _npy(np.add(ARRAY, [0, 0, 0, 0.5, 0])), BadData, "row 1, column C: '0.5'", id="between two choices"
+        ),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: bytes, error, message: str) -> None:
@@ -417,8 +419,6 @@ def test_a_job_in_pipe_mode_reads_one_epoch_to_its_end(piped) -> None:
 
 
 def test_dropped_rows_are_a_metric_and_in_the_manifest(piped) -> None:
-    import re
-
     base, outcome, _ = piped
     assert re.findall(metric_regex("data:rows_dropped"), outcome.output) == ["1"]
     assert read_manifest(base / "model").data["rows_dropped"] == 1
@@ -501,17 +501,10 @@ RECORDS = [framed(line.encode()) for line in HEADERLESS.splitlines()]
         pytest.param([b"".join(RECORDS)], {"record_wrapper": "RecordIO"}, id="RecordIO"),
         pytest.param([bytes([byte]) for byte in b"".join(RECORDS)], {"record_wrapper": "RecordIO"}, id="a byte a write"),
         pytest.param([framed(MIXED_CSV.encode())], {"record_wrapper": "RecordIO"}, id="a record of several lines"),
-        pytest.param(
-            [RECORDS[0], framed(b"yes,2.5", 1), framed(b",,1,", 3).replace(b"", b"", 0), RECORDS[2]], {}, id="split record"
-        ),
     ],
 )
 def test_what_comes_through_a_fifo_is_read(tmp_path: Path, parts: list[bytes], options: dict[str, str]) -> None:
-    if parts[0] == RECORDS[0]:  # the magic stood between the two parts: here it is a cell of a column that isn't declared
-        with pytest.raises(BadData, match="training_0"):
-            _stream(tmp_path, parts, **options)
-    else:
-        _same(_stream(tmp_path, parts, **options))
+    _same(_stream(tmp_path, parts, **options))
 
 
 def test_a_split_record_gets_the_magic_back_that_split_it() -> None:
