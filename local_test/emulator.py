@@ -122,7 +122,7 @@ def streaming(base: Path, channels: Mapping[str, list[bytes]], late_s: float = 0
             thread.join(late_s + 1)
             if thread.is_alive():  # it waits for a reader that never came: be one
                 os.close(os.open(stream.fifo, os.O_RDONLY | os.O_NONBLOCK))
-                thread.join()
+                thread.join(1)
 
 
 def train(

@@ -70,7 +70,7 @@ def _damaged(source: Source, error: BaseException) -> BadData:
 
 def _check_types(types: list[arrow.DataType], columns: list[Declared], source: Source) -> None:
     wrong = [
-        f"{column.name} is {str(kind).strip().removeprefix('arro3.core.DataType')}, a {column.kind} was declared"
+        f"{column.name} is {str(kind).strip().removeprefix('arro3.core.DataType<')[:-1]}, a {column.kind} was declared"
         for kind, column in zip(types, columns, strict=True)
         if not _can_mean(kind, column)
     ]

@@ -6,7 +6,7 @@ import os
 import select
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from contract.errors import BadChannel, BadData
@@ -21,7 +21,7 @@ LENGTH_BITS = 29
 PROTOBUF_STARTS = (b"\n", b"\x12")  # the tags of a Record's features and label
 
 
-def read_pipe(channel: Channel) -> Iterator[bytes]:
+def read_pipe(channel: Channel) -> Generator[bytes, None, None]:
     """Yield the bytes of a channel's first epoch: CSV, unpacked and without frames.
 
     The rows stay in memory, so one epoch is all that is read. Closing the generator closes the FIFO, which ends its writer.
@@ -37,6 +37,7 @@ def read_pipe(channel: Channel) -> Iterator[bytes]:
             "Set TrainingInputMode to File or FastFile."
         )
     fifo = channel.path.with_name(f"{channel.name}_0")
+    print(f"data: channel {channel.name}: reading {fifo.name}", flush=True)
     descriptor = _open(fifo, channel)
     try:
         chunks = unpacked(_read(descriptor, fifo, channel), fifo.name)
@@ -45,7 +46,7 @@ def read_pipe(channel: Channel) -> Iterator[bytes]:
         os.close(descriptor)
 
 
-def unframed(chunks: Iterator[bytes], name: str, *, is_framed: bool = False) -> Iterator[bytes]:
+def unframed(chunks: Iterator[bytes], name: str, *, is_framed: bool = False) -> Generator[bytes, None, None]:
     """Yield the payloads of RecordIO records, a line each; a stream that isn't framed, as it is.
 
     A record: magic, a word of 3 bits for its place in a split one and 29 for its length, payload, padding to 4 bytes. Where

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 
@@ -117,7 +118,7 @@ def _batches(source: Source, channel: Channel, declaration: Declaration) -> Iter
 
 
 def read_text(
-    chunks: Iterable[bytes], name: str, channel: Channel, declaration: Declaration, *, repeats: bool = False
+    chunks: Generator[bytes, None, None], name: str, channel: Channel, declaration: Declaration, *, repeats: bool = False
 ) -> Iterator[Batch]:
     """Yield the batches of a stream of CSV.
 
@@ -128,7 +129,13 @@ def read_text(
         declaration: which columns there are.
         repeats: whether the header may stand again further down, as in objects that were concatenated.
     """
-    blocks = cut(chunks)
+    with closing(chunks):  # at once: an error's traceback would keep a FIFO open, and its writer waiting
+        yield from _read_blocks(cut(chunks), name, channel, declaration, repeats=repeats)
+
+
+def _read_blocks(
+    blocks: Iterator[bytes], name: str, channel: Channel, declaration: Declaration, *, repeats: bool
+) -> Iterator[Batch]:
     first = next(blocks, None)
     if not first:
         return
