@@ -242,10 +242,10 @@ def test_a_level_that_the_rows_cannot_vouch_for_gives_no_interval(level: float, 
 
 
 def test_a_job_without_intervals_says_why(housing: Made, tmp_path: Path, capsys) -> None:
-    made = _make(tmp_path / "m", _trained(DECLARATION, housing.trained.data, ORIGIN, interval_level="0.99"))
+    made = _make(tmp_path / "m", _trained(DECLARATION, housing.trained.data, ORIGIN, estimator="ridge", interval_level="0.99"))
     assert made.manifest.intervals is not None
     few = Data(housing.trained.data.train, housing.trained.data.validation.take(np.arange(50)), housing.trained.data.whole)
-    made = _make(tmp_path / "m", _trained(DECLARATION, few, ORIGIN, interval_level="0.99"))
+    made = _make(tmp_path / "m", _trained(DECLARATION, few, ORIGIN, estimator="ridge", interval_level="0.99"))
     assert made.manifest.intervals is None
     assert evaluate.COVERAGE not in made.manifest.metrics
     assert "intervals: none at level 0.99: 50 rows are held out, 99 are needed" in capsys.readouterr().out
@@ -504,7 +504,7 @@ def test_a_model_that_onnx_cannot_express_is_evaluated_by_scikit_learn(housing: 
         raise ExportFailed("ONNX can't express <this>")
 
     monkeypatch.setattr("training.export._convert", refuse)
-    made = _make(tmp_path / "m", _trained(DECLARATION, housing.trained.data, ORIGIN, allow_sklearn="true"))
+    made = _make(tmp_path / "m", _trained(DECLARATION, housing.trained.data, ORIGIN, estimator="ridge", allow_sklearn="true"))
     part = made.trained.evaluation.held_out
     assert part.answers.values.tolist() == made.trained.model.predict(part.table.matrix).tolist()
     assert "ONNX can&#39;t express &lt;this&gt;" in made.page
@@ -514,7 +514,7 @@ def test_a_model_that_onnx_cannot_express_is_evaluated_by_scikit_learn(housing: 
 @pytest.mark.parametrize("rows", [2, 12])
 def test_the_fewest_rows_that_train_takes_are_enough_for_a_report(housing: Made, tmp_path: Path, rows: int) -> None:
     few = Data(housing.trained.data.train, housing.trained.data.validation.take(np.arange(rows)), housing.trained.data.whole)
-    made = _make(tmp_path / "m", _trained(DECLARATION, few, ORIGIN))
+    made = _make(tmp_path / "m", _trained(DECLARATION, few, ORIGIN, estimator="ridge"))
     assert made.manifest.report == {"drawn": True}
 
 

@@ -87,7 +87,10 @@ def _figures(manifest: Manifest, evaluation: Evaluation, explanation: Explanatio
         "quality": _class_plots(evaluation) if manifest.labels else _number_plots(evaluation, answer),
         "coverage": _coverage_plot(evaluation.intervals),
         "importances": plots.importances(explanation.importances, cost),
-        "curves": [plots.curve(curve, i, label, manifest.labels) for i, curve in enumerate(explanation.curves)],
+        "curves": [
+            plots.curve(curve, number, label, manifest.labels, explanation.bounds)
+            for number, curve in enumerate(explanation.curves)
+        ],
     }
 
 
