@@ -80,7 +80,7 @@ def _metrics(manifest: Manifest) -> list[Mapping[str, Any]]:
 
 def _figures(manifest: Manifest, evaluation: Evaluation, explanation: Explanation) -> dict[str, Any]:
     target = manifest.declaration.target
-    answer = f"{target.name} ({target.unit})" if target.unit else target.name
+    answer = plots.short(f"{target.name} ({target.unit})" if target.unit else target.name, 34)
     cost = "accuracy lost" if manifest.labels else f"RMSE gained{f' ({target.unit})' if target.unit else ''}"
     label = "probability" if manifest.labels else answer
     return {
