@@ -6,6 +6,9 @@ import dataclasses
 import io
 import json
 import re
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +21,7 @@ from contract.errors import BadChannel, BadConfig, BadDeclaration, BadHyperparam
 from contract.files import replacing, sha256, write_text
 from contract.hyperparameters import ignored_hyperparameters, parse_hyperparameters
 from contract.job import TRAINING, VALIDATION, read_job
-from contract.manifest import JOBLIB, MANIFEST, ONNX, Manifest, read_manifest, write_manifest
+from contract.manifest import JOBLIB, MANIFEST, ONNX, Manifest, read_manifest, write_manifest, write_model
 from contract.metrics import metric_line, metric_regex, report_metric
 from contract.paths import Paths
 from contract.settings import read_choice, read_flag, read_integer
@@ -393,6 +396,56 @@ def test_a_manifest_survives_its_file(folder: Path) -> None:
     manifest = read_manifest(folder)
     assert replace(manifest, files={}) == MANIFEST_OF_TREES
     assert manifest.files[ONNX] == {"sha256": sha256(folder / ONNX), "size_bytes": 10}
+
+
+KILLED = """
+import os, signal, sys
+from dataclasses import replace
+from pathlib import Path
+sys.path[:0] = {paths!r}
+from test_contract import MANIFEST_OF_TREES
+import contract.files
+from contract.manifest import write_model
+left = int(sys.argv[2])
+def fsync(handle, before=os.fsync):
+    global left
+    left -= 1
+    os.kill(os.getpid(), signal.SIGKILL) if left < 0 else before(handle)
+os.fsync = fsync
+content = dict.fromkeys(["model.joblib", "model.onnx", "report/report.html"], lambda path: path.write_bytes(b"new"))
+write_model(Path(sys.argv[1]), replace(MANIFEST_OF_TREES, metrics={{"new": 1.0}}), content)
+"""
+
+
+@pytest.mark.parametrize("after", range(5))
+def test_a_run_that_is_killed_while_it_writes_never_mixes_two_models(folder: Path, after: int) -> None:
+    program = KILLED.format(paths=[str(Path(__file__).parent), str(Path(__file__).parent.parent)])
+    done = subprocess.run([sys.executable, "-c", program, str(folder), str(after)], check=False)
+    assert done.returncode == (-signal.SIGKILL if after < 4 else 0)
+    if after < 4:
+        assert not (folder / "manifest.json").exists()
+        done = subprocess.run([sys.executable, "-c", program, str(folder), "9"], check=False)
+    assert read_manifest(folder).metrics == {"new": 1.0}
+    assert {path.name for path in folder.rglob("*") if path.is_file()} == {ONNX, JOBLIB, "manifest.json", "report.html"}
+
+
+def test_a_model_that_cannot_be_written_leaves_the_earlier_one(folder: Path) -> None:
+    def fail(_: Path) -> None:
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space"):
+        write_model(folder, MANIFEST_OF_TREES, {JOBLIB: lambda path: path.write_bytes(b"new"), ONNX: fail})
+    assert replace(read_manifest(folder), files={}) == MANIFEST_OF_TREES
+    assert {path.name for path in folder.iterdir()} == {ONNX, JOBLIB, "manifest.json"}
+
+
+def test_a_manifest_of_an_earlier_version_has_no_intervals(folder: Path) -> None:
+    document = json.loads((folder / "manifest.json").read_text())
+    for key in ("intervals", "confidence", "report", "intended_use", "limits"):
+        del document[key]
+    (folder / "manifest.json").write_text(json.dumps(document))
+    assert replace(read_manifest(folder), files={}) == MANIFEST_OF_TREES
+    assert MANIFEST_OF_TREES.intervals is None
 
 
 def test_unknown_files_beside_the_model_are_ignored(folder: Path) -> None:

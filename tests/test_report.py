@@ -27,6 +27,7 @@ from contract.errors import ExportFailed
 from contract.hyperparameters import parse_hyperparameters
 from contract.job import Channel
 from contract.manifest import Manifest, read_manifest
+from contract.metrics import INTERVAL_COVERAGE
 from model import DECLARATION
 from model.metrics import REGRESSION, score
 from model.pipeline import build_pipeline
@@ -134,7 +135,7 @@ def test_every_metric_is_of_the_answers_that_will_be_served(made: Made) -> None:
     assert {f"validation:{name}": value for name, value in again.items()} == {
         name: value
         for name, value in made.manifest.metrics.items()
-        if name.startswith("validation:") and name != evaluate.COVERAGE
+        if name.startswith("validation:") and name != INTERVAL_COVERAGE
     }
 
 
@@ -242,12 +243,12 @@ def test_a_level_that_the_rows_cannot_vouch_for_gives_no_interval(level: float, 
 
 
 def test_a_job_without_intervals_says_why(housing: Made, tmp_path: Path, capsys) -> None:
-    made = _make(tmp_path / "m", _trained(DECLARATION, housing.trained.data, ORIGIN, interval_level="0.99"))
+    made = _make(tmp_path / "m", _trained(DECLARATION, housing.trained.data, ORIGIN, estimator="ridge", interval_level="0.99"))
     assert made.manifest.intervals is not None
     few = Data(housing.trained.data.train, housing.trained.data.validation.take(np.arange(50)), housing.trained.data.head)
-    made = _make(tmp_path / "m", _trained(DECLARATION, few, ORIGIN, interval_level="0.99"))
+    made = _make(tmp_path / "m", _trained(DECLARATION, few, ORIGIN, estimator="ridge", interval_level="0.99"))
     assert made.manifest.intervals is None
-    assert evaluate.COVERAGE not in made.manifest.metrics
+    assert INTERVAL_COVERAGE not in made.manifest.metrics
     assert "intervals: none at level 0.99: 50 rows are held out, 99 are needed" in capsys.readouterr().out
     assert "None: too few rows are held out" in made.page
 
@@ -504,7 +505,7 @@ def test_a_model_that_onnx_cannot_express_is_evaluated_by_scikit_learn(housing: 
         raise ExportFailed("ONNX can't express <this>")
 
     monkeypatch.setattr("training.export._convert", refuse)
-    made = _make(tmp_path / "m", _trained(DECLARATION, housing.trained.data, ORIGIN, allow_sklearn="true"))
+    made = _make(tmp_path / "m", _trained(DECLARATION, housing.trained.data, ORIGIN, estimator="ridge", allow_sklearn="true"))
     part = made.trained.evaluation.held_out
     assert part.answers.values.tolist() == made.trained.model.predict(part.table.matrix).tolist()
     assert "ONNX can&#39;t express &lt;this&gt;" in made.page
@@ -514,7 +515,7 @@ def test_a_model_that_onnx_cannot_express_is_evaluated_by_scikit_learn(housing: 
 @pytest.mark.parametrize("rows", [2, 12])
 def test_the_fewest_rows_that_train_takes_are_enough_for_a_report(housing: Made, tmp_path: Path, rows: int) -> None:
     few = Data(housing.trained.data.train, housing.trained.data.validation.take(np.arange(rows)), housing.trained.data.head)
-    made = _make(tmp_path / "m", _trained(DECLARATION, few, ORIGIN))
+    made = _make(tmp_path / "m", _trained(DECLARATION, few, ORIGIN, estimator="ridge"))
     assert made.manifest.report == {"drawn": True}
 
 

@@ -52,6 +52,14 @@ class Explanation:
     rows: int
     is_class: bool
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Return the least and the greatest of all curves, and a little room."""
+        low = min((float(curve.averages.min()) for curve in self.curves), default=0.0)
+        high = max((float(curve.averages.max()) for curve in self.curves), default=1.0)
+        room = 0.05 * (high - low) or abs(low) or 1.0
+        return low - room, high + room
+
 
 def explain(features: Sequence[Feature], held_out: Part, predict: Predictor, labels: Sequence[str], seed: int) -> Explanation:
     """Return what the predictions for held-out rows rest on; `labels` is empty for a number."""

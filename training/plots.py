@@ -23,12 +23,12 @@ from training.answers import evenly
 from training.explain import Curve, Importance
 
 POINTS = 500
-WIDE, SMALL = (4.8, 3.2), (3.4, 2.3)
+WIDE, SMALL = (4.0, 2.7), (3.3, 2.2)
 """Inches; the page scales a figure to its column, so that a small one keeps its letters readable on a phone."""
 INK, SOFT, LINE, ACCENT, SECOND = "#010203", "#010204", "#010205", "#010206", "#010207"
 COLORS = {INK: "currentColor", SOFT: "var(--soft)", LINE: "var(--line)", ACCENT: "var(--accent)", SECOND: "var(--second)"}
 """What stands in the drawing, and the page's color that replaces it."""
-DASHES = ("-", "--", ":", "-.")
+LINES = [(dash, color) for dash in ("-", "--", ":", "-.") for color in (ACCENT, SECOND, INK)]
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "berth",
@@ -122,19 +122,21 @@ def importances(found: Sequence[Importance], what: str) -> Markup:
         axes.set_xlabel(what)
 
     told = ", ".join(f"{item.feature.name} {item.mean:.3g}" for item in found[:20])
-    return _svg(draw, (WIDE[0], max(1.6, 0.24 * len(shown) + 0.8)), "im", f"Permutation importance, {what}: {told}")
+    left = 0.2 + 0.075 * max(len(short(item.feature.name, 18)) for item in shown)
+    return _svg(draw, (WIDE[0], max(1.6, 0.24 * len(shown) + 0.8)), "im", f"Permutation importance, {what}: {told}", left)
 
 
-def curve(found: Curve, number: int, answer: str, labels: Sequence[str]) -> Markup:
-    """Draw the average prediction over one feature; of several classes one line each."""
+def curve(found: Curve, number: int, answer: str, labels: Sequence[str], bounds: tuple[float, float]) -> Markup:
+    """Draw the average prediction over one feature; of several classes one line each. All curves share their bounds."""
     unit = f" ({found.feature.unit})" if found.feature.unit else ""
     names = labels if len(found.averages) > 1 else labels[-1:]
 
     def draw(axes: Axes) -> None:
-        for index, line in enumerate(found.averages[: len(DASHES) * 2]):
-            style: Any = {"color": (ACCENT, SECOND)[index // len(DASHES)], "linestyle": DASHES[index % len(DASHES)]}
+        for index, (line, (dash, color)) in enumerate(zip(found.averages, LINES, strict=False)):
             name = short(names[index], 16) if names else None
-            axes.plot(found.values, line, marker="o" if found.feature.kind == "category" else "", label=name, **style)
+            marker = "o" if found.feature.kind == "category" else ""
+            axes.plot(found.values, line, dash, color=color, marker=marker, markersize=4, label=name)
+        axes.set_ylim(*bounds)
         if found.feature.kind == "category":
             axes.set_xticks(found.values, [short(choice, 12) for choice in found.feature.choices])
         axes.set_xlabel(f"{found.feature.name}{unit}")
@@ -152,26 +154,17 @@ def short(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def _svg(draw: Any, size: tuple[float, float], prefix: str, about: str) -> Markup:
+def _svg(draw: Any, size: tuple[float, float], prefix: str, about: str, left: float = 0.55) -> Markup:
+    """Return what `draw` does to axes, `left` inches from the edge: laying out twice, to find the room, would cost a third."""
     with mpl.rc_context(STYLE):
         figure = Figure(size)
-        axes = figure.add_axes((0.16, 0.17, 0.81, 0.79))
+        width, height = size
+        axes = figure.add_axes((left / width, 0.42 / height, 1 - (left + 0.1) / width, 1 - 0.52 / height))
         draw(axes)
-        _fit(figure, axes)
         content = io.StringIO()
         canvas: Any = FigureCanvasSVG(figure)
         canvas.print_svg(content, metadata={"Date": None})
     return _inline(content.getvalue(), prefix, about)
-
-
-def _fit(figure: Figure, axes: Axes) -> None:
-    """Make room for the widest label on the left: what it takes is only known when it is laid out."""
-    box = axes.get_tightbbox()
-    if box:
-        outer, inner = figure.bbox, axes.get_position()
-        left = min(0.5, inner.x0 - (box.x0 - 4) / outer.width)
-        bottom = min(0.5, inner.y0 - (box.y0 - 4) / outer.height)
-        axes.set_position((left, bottom, inner.x1 - left, inner.y1 - bottom))
 
 
 def _inline(svg: str, prefix: str, about: str) -> Markup:

@@ -80,14 +80,17 @@ def _metrics(manifest: Manifest) -> list[Mapping[str, Any]]:
 
 def _figures(manifest: Manifest, evaluation: Evaluation, explanation: Explanation) -> dict[str, Any]:
     target = manifest.declaration.target
-    answer = f"{target.name} ({target.unit})" if target.unit else target.name
+    answer = plots.short(f"{target.name} ({target.unit})" if target.unit else target.name, 34)
     cost = "accuracy lost" if manifest.labels else f"RMSE gained{f' ({target.unit})' if target.unit else ''}"
     label = "probability" if manifest.labels else answer
     return {
         "quality": _class_plots(evaluation) if manifest.labels else _number_plots(evaluation, answer),
         "coverage": _coverage_plot(evaluation.intervals),
         "importances": plots.importances(explanation.importances, cost),
-        "curves": [plots.curve(curve, i, label, manifest.labels) for i, curve in enumerate(explanation.curves)],
+        "curves": [
+            plots.curve(curve, number, label, manifest.labels, explanation.bounds)
+            for number, curve in enumerate(explanation.curves)
+        ],
     }
 
 
