@@ -39,6 +39,8 @@ class Manifest:
     """Job, image, commit, times, versions of the libraries."""
     files: Mapping[str, Mapping[str, Any]]
     """Name to `{"sha256", "size_bytes"}` of every other file that counts."""
+    intervals: Mapping[str, Any] | None = None
+    """How wide a prediction's interval is: `{"level", "half_width", "rows", "method"}`; None for a class, or an older model."""
     schema: int = SCHEMA
 
     def to_json(self) -> dict[str, Any]:
@@ -50,6 +52,7 @@ class Manifest:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Manifest:
         """Return the manifest of a JSON document; raises KeyError or TypeError where it is none."""
+        document = {"intervals": None, **document}  # older manifests have none
         own = {
             field.name: document[field.name] for field in fields(cls) if field.name not in {"declaration", "hyperparameters"}
         }
