@@ -15,14 +15,17 @@ from contract.errors import BerthError, PayloadTooLarge, SlowBody, UnknownPath, 
 from contract.manifest import Manifest
 from serving.encoders import Encoder
 from serving.exchange import Answer, Handler, Request, Route, error_answer
+from serving.intervals import NAME as INTERVALS
 from serving.media import JSON
 from serving.openapi import BODY_ERRORS, OBJECT, content, operation
 from serving.openapi import TEXT as TEXTS
 from serving.predictor import Predictions
 from serving.schema import Matrix, Schema, short
 from serving.service import Service
-from serving.tensors import TEXT, entries_of, flag, matrix_of, read_tensors, split_body, typed
+from serving.tensors import TEXT, entries_of, flag, matrix_of, parameters_of, read_tensors, split_body, typed
 
+BOUNDS = ("low", "high")
+"""The outputs that hold a prediction's interval."""
 HEADER_LENGTH = b"inference-header-content-length"
 BINARY = "application/octet-stream"
 VERSION = "1"
@@ -87,7 +90,7 @@ def routes(service: Service) -> list[Route]:
     async def infer(request: Request) -> Answer:
         """Predict the rows of the tensors."""
         check_model(request, name)
-        inference = Inference(manifest, name, request.header(HEADER_LENGTH))
+        inference = Inference(manifest, name, request)
         return inference.seal(await service.answer(request, inference.read, JSON))
 
     table = [
@@ -135,12 +138,12 @@ def explain(error: BerthError, identity: str) -> Answer:
 class Inference:
     """One request, and what its answer takes from it: the id, the outputs asked for, and their form."""
 
-    def __init__(self, manifest: Manifest, name: str, header_length: str) -> None:
+    def __init__(self, manifest: Manifest, name: str, request: Request) -> None:
         self._manifest = manifest
+        self._request = request
         self._answer: dict[str, Any] = {"model_name": name, "model_version": VERSION}
-        self._header_length = header_length
         self._outputs: dict[str, bool] = {}
-        """Name to whether it is written in binary."""
+        """Name to whether it is written in binary, in order."""
         self._json_bytes = 0
 
     def read(self, body: bytes, schema: Schema) -> tuple[Matrix, Encoder]:
@@ -151,10 +154,13 @@ class Inference:
             SchemaMismatch: the inputs aren't the model's.
             BadData: a value isn't what its datatype or its column takes.
         """
-        document, rest = split_body(body, self._header_length)
+        document, rest = split_body(body, self._request.header(HEADER_LENGTH))
         if "id" in document:
             self._answer["id"] = typed(document, "id", str, "The request")
+        self._request.asked.update(parameters_of(document, "The request"))
         self._outputs = _wanted_outputs(document, [output["name"] for output in describe_outputs(self._manifest)])
+        if not self._outputs.keys().isdisjoint(BOUNDS):  # to name one is to ask
+            self._request.asked[INTERVALS] = True
         return matrix_of(read_tensors(document, rest), schema), self._write
 
     def seal(self, answer: Answer) -> Answer:
@@ -168,6 +174,10 @@ class Inference:
         values: dict[str, NDArray[Any]] = {"predict": predictions.values}
         if predictions.probabilities is not None:
             values = {"label": predictions.values, "probabilities": predictions.probabilities}
+        if predictions.half_width is not None:
+            values = dict(zip(("predict", *BOUNDS), predictions.bounds().T, strict=True))
+            if self._outputs.keys().isdisjoint(BOUNDS):
+                self._outputs |= dict.fromkeys(BOUNDS, any(self._outputs.values()))
         outputs, parts = [], []
         for name, is_binary in self._outputs.items():
             entry, part = _output(name, values[name], is_binary)
@@ -190,9 +200,13 @@ def describe_inputs(manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def describe_outputs(manifest: Manifest) -> list[dict[str, Any]]:
-    """Return the outputs: `predict`, or for a class `label` and `probabilities`, these in the order of the labels."""
+    """Return the outputs: `predict`, or for a class `label` and `probabilities`, these in the order of the labels.
+
+    `low` and `high` are there where the model has intervals; they are answered when they are asked for.
+    """
     if not manifest.labels:
-        return [{"name": "predict", "datatype": "FP32", "shape": [-1]}]
+        names = ["predict", *(BOUNDS if manifest.intervals else ())]
+        return [{"name": name, "datatype": "FP32", "shape": [-1]} for name in names]
     return [
         {"name": "label", "datatype": TEXT, "shape": [-1]},
         {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(manifest.labels)]},
@@ -200,9 +214,11 @@ def describe_outputs(manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def _wanted_outputs(document: Mapping[str, Any], known: Sequence[str]) -> dict[str, bool]:
-    """Return the outputs to answer, in the order asked, and whether each goes in binary; all of them where none is asked."""
+    """Return the outputs to answer, in the order asked, and whether each goes in binary; but for bounds all, where none is."""
     by_default = flag(document, "binary_data_output", False, "The request")
-    asked = entries_of(document, "outputs") if document.get("outputs") else [{"name": name} for name in known]
+    asked = (
+        entries_of(document, "outputs") if document.get("outputs") else [{"name": name} for name in known if name not in BOUNDS]
+    )
     wanted = {}
     for entry in asked:
         name = typed(entry, "name", str, "An output")
