@@ -18,9 +18,10 @@ from typing import Any
 from flask import Flask, Response, abort, render_template
 from werkzeug.exceptions import HTTPException
 
-from contract.errors import BerthError, DamagedModel, MethodNotAllowed, UnknownPath
+from contract.errors import BerthError, MethodNotAllowed, UnknownPath
 from contract.manifest import Manifest
 from serving.errors import error_body
+from serving.report import REPORT, add_report
 from serving.settings import Settings
 
 HERE = Path(__file__).parent
@@ -34,12 +35,6 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-REPORT = "report/report.html"
-REPORT_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'; sandbox"
-)
-"""The report is one file, with its styles and drawings in line; it runs nothing and asks nobody."""
 HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 
@@ -73,14 +68,11 @@ def make_pages(manifest: Manifest, settings: Settings, folder: Path | None = Non
         media_type = MEDIA_TYPES[assets[name].suffix]
         return Response(assets[name].read_bytes(), mimetype=media_type, headers={"Cache-Control": keep})
 
-    @pages.get("/report")
-    def report() -> Response:
-        headers = {"Content-Security-Policy": REPORT_POLICY, "Cache-Control": "no-cache"}
-        return Response(read_report(manifest, folder), mimetype="text/html", headers=headers)
-
     @pages.get("/metadata")
     def metadata() -> Response:
         return Response(document, mimetype="application/json")
+
+    add_report(pages, manifest, folder)
 
     @pages.errorhandler(HTTPException)
     def refuse(error: HTTPException) -> Response:
@@ -97,26 +89,6 @@ def make_pages(manifest: Manifest, settings: Settings, folder: Path | None = Non
         return response
 
     return pages
-
-
-def read_report(manifest: Manifest, folder: Path | None) -> bytes:
-    """Return the report's bytes, which are those that the manifest names or none.
-
-    Raises:
-        UnknownPath: the model has no report.
-        DamagedModel: its file has changed since the model was loaded.
-    """
-    entry = manifest.files.get(REPORT)
-    if folder is None or entry is None:
-        raise UnknownPath(f"This model has no report: its manifest names no {REPORT}. Training again writes one.")
-    try:
-        with (folder / REPORT).open("rb") as file:
-            content = file.read(entry["size_bytes"] + 1)
-    except OSError as error:
-        raise DamagedModel(f"{REPORT} can't be read ({error.strerror}). Restore the model.", file=REPORT) from error
-    if sha256(content).hexdigest() != entry["sha256"]:
-        raise DamagedModel(f"{REPORT} was changed after the model was loaded. Restore the model.", file=REPORT)
-    return content
 
 
 def figure(value: Any) -> str:
