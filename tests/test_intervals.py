@@ -298,12 +298,13 @@ def test_v2_answers_them_in_binary_too(app, expected, more):
     assert found == pytest.approx(expected, rel=1e-6)
 
 
-def test_v2_describes_the_outputs_where_there_are_intervals(app, narrow):
-    def names(app):
-        return [each["name"] for each in json.loads(ask(app, "/v2/models/boston-housing", method="GET")[2])["outputs"]]
-
-    assert names(app) == ["predict", "low", "high"]
-    assert names(narrow) == ["predict"]
+@pytest.mark.parametrize("environ", [{}, {"BERTH_INTERVALS": "true"}], ids=["unasked", "asked by the environment"])
+def test_v2_describes_the_outputs_that_it_answers_when_none_is_named(predictor, environ):
+    """The protocol's rule; a client looks for each of them."""
+    app = make(predictor, **environ)
+    described = json.loads(ask(app, "/v2/models/boston-housing", method="GET")[2])["outputs"]
+    assert [each["name"] for each in described] == list(tensors(told(app, INFER, inference())))
+    assert len(described) == (3 if environ else 1)
 
 
 def test_v2_refuses_a_bad_value_and_a_model_without_in_its_own_words(app, narrow):

@@ -65,7 +65,13 @@ def routes(service: Service) -> list[Route]:
     name = name_of(service)
     manifest = service.predictor.manifest
     server = {"name": "berth", "version": service.settings.image_version, "extensions": ["binary_tensor_data"]}
-    model = _describe(manifest, name, FORMATS[service.settings.predictor])
+    model = {
+        "name": name,
+        "versions": [VERSION],
+        "platform": FORMATS[service.settings.predictor],
+        "inputs": describe_inputs(manifest),
+        "outputs": describe_outputs(manifest, with_bounds=service.settings.intervals),
+    }
 
     async def ask_ready(request: Request) -> Answer:
         """Say whether the server answers predictions; the status says the same."""
@@ -158,7 +164,8 @@ class Inference:
         if "id" in document:
             self._answer["id"] = typed(document, "id", str, "The request")
         self._request.asked.update(parameters_of(document, "The request"))
-        self._outputs = _wanted_outputs(document, [output["name"] for output in describe_outputs(self._manifest)])
+        outputs = describe_outputs(self._manifest, with_bounds=self._manifest.intervals is not None)
+        self._outputs = _wanted_outputs(document, [output["name"] for output in outputs])
         if not self._outputs.keys().isdisjoint(BOUNDS):  # to name one is to ask
             self._request.asked[INTERVALS] = True
         return matrix_of(read_tensors(document, rest), schema), self._write
@@ -188,24 +195,20 @@ class Inference:
         return b"".join([head, *parts])
 
 
-def _describe(manifest: Manifest, name: str, platform: str) -> dict[str, Any]:
-    about = {"name": name, "versions": [VERSION], "platform": platform}
-    return {**about, "inputs": describe_inputs(manifest), "outputs": describe_outputs(manifest)}
-
-
 def describe_inputs(manifest: Manifest) -> list[dict[str, Any]]:
     """Return one input a feature; one tensor `[N, F]` of them all is taken too."""
     kinds = {"number": "FP32", "category": TEXT}
     return [{"name": each.name, "datatype": kinds[each.kind], "shape": [-1]} for each in manifest.declaration.features]
 
 
-def describe_outputs(manifest: Manifest) -> list[dict[str, Any]]:
+def describe_outputs(manifest: Manifest, *, with_bounds: bool) -> list[dict[str, Any]]:
     """Return the outputs: `predict`, or for a class `label` and `probabilities`, these in the order of the labels.
 
-    `low` and `high` are there where the model has intervals; they are answered when they are asked for.
+    `low` and `high` can be named where the model has intervals. The protocol answers every output that a model describes, so
+    they are described where they are answered unasked.
     """
     if not manifest.labels:
-        names = ["predict", *(BOUNDS if manifest.intervals else ())]
+        names = ["predict", *(BOUNDS if with_bounds else ())]
         return [{"name": name, "datatype": "FP32", "shape": [-1]} for name in names]
     return [
         {"name": "label", "datatype": TEXT, "shape": [-1]},
@@ -214,7 +217,7 @@ def describe_outputs(manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def _wanted_outputs(document: Mapping[str, Any], known: Sequence[str]) -> dict[str, bool]:
-    """Return the outputs to answer, in the order asked, and whether each goes in binary; but for bounds all, where none is."""
+    """Return the outputs to answer, in the order asked, and whether each goes in binary; all but bounds where none is asked."""
     by_default = flag(document, "binary_data_output", False, "The request")
     asked = (
         entries_of(document, "outputs") if document.get("outputs") else [{"name": name} for name in known if name not in BOUNDS]
