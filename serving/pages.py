@@ -39,13 +39,7 @@ HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff
 
 
 def make_pages(manifest: Manifest, settings: Settings, folder: Path | None = None) -> Flask:
-    """Return the application that serves the home page, the report and `/metadata`, and answers unknown paths.
-
-    Args:
-        manifest: what to show.
-        settings: of the server.
-        folder: where the model's files are; without it there is no report.
-    """
+    """Return the application that serves the home page, the report of a folder and `/metadata`, and answers unknown paths."""
     pages = Flask(__name__, static_folder=None)
     pages.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
     pages.add_template_filter(figure)

@@ -22,6 +22,7 @@ from serving.openapi import TEXT as TEXTS
 from serving.predictor import Predictions
 from serving.schema import Matrix, Schema, short
 from serving.service import Service
+from serving.settings import Settings
 from serving.tensors import TEXT, entries_of, flag, matrix_of, parameters_of, read_tensors, split_body, typed
 
 BOUNDS = ("low", "high")
@@ -65,13 +66,7 @@ def routes(service: Service) -> list[Route]:
     name = name_of(service)
     manifest = service.predictor.manifest
     server = {"name": "berth", "version": service.settings.image_version, "extensions": ["binary_tensor_data"]}
-    model = {
-        "name": name,
-        "versions": [VERSION],
-        "platform": FORMATS[service.settings.predictor],
-        "inputs": describe_inputs(manifest),
-        "outputs": describe_outputs(manifest, with_bounds=service.settings.intervals),
-    }
+    model = _describe(manifest, name, service.settings)
 
     async def ask_ready(request: Request) -> Answer:
         """Say whether the server answers predictions; the status says the same."""
@@ -193,6 +188,12 @@ class Inference:
         head = orjson.dumps({**self._answer, "outputs": outputs}, option=orjson.OPT_SERIALIZE_NUMPY)
         self._json_bytes = len(head) if any(self._outputs.values()) else 0
         return b"".join([head, *parts])
+
+
+def _describe(manifest: Manifest, name: str, settings: Settings) -> dict[str, Any]:
+    about = {"name": name, "versions": [VERSION], "platform": FORMATS[settings.predictor]}
+    outputs = describe_outputs(manifest, with_bounds=settings.intervals)
+    return {**about, "inputs": describe_inputs(manifest), "outputs": outputs}
 
 
 def describe_inputs(manifest: Manifest) -> list[dict[str, Any]]:
