@@ -10,6 +10,8 @@
     │   ├── BadData            a value, a row           400     1
     │   ├── SchemaMismatch     the wrong columns        400     1
     │   ├── UnreadableBody     not CSV, not JSON, ..    400     1
+    │   ├── BadParameter       asked, but neither yes nor no 400 1
+    │   ├── NoIntervals        the model has none       400     1
     │   ├── UnknownPath                                 404     1
     │   ├── MethodNotAllowed                            405     1
     │   ├── NotAcceptable      no such answer format    406     1
@@ -106,6 +108,18 @@ class UnreadableBody(UserError):
     """The body isn't of the format its media type names."""
 
     code = "unreadable_body"
+
+
+class BadParameter(UserError):
+    """A parameter of the request has a value that it doesn't take; fact: parameter."""
+
+    code = "bad_parameter"
+
+
+class NoIntervals(UserError):
+    """Prediction intervals were asked of a model that has none."""
+
+    code = "no_intervals"
 
 
 class UnknownPath(UserError):

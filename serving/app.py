@@ -9,13 +9,14 @@ import asyncio
 import logging
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote
 
 from a2wsgi import WSGIMiddleware
 from werkzeug.exceptions import HTTPException
 
-from contract.errors import BerthError, MethodNotAllowed, UnknownPath
+from contract.errors import BerthError, DamagedModel, MethodNotAllowed, UnknownPath
 from serving.components import describe_model
 from serving.exchange import (
     Answer,
@@ -50,9 +51,10 @@ log = logging.getLogger("gunicorn.error")
 class App:
     """One service behind every path of every platform."""
 
-    def __init__(self, predictor: Predictor, settings: Settings) -> None:
+    def __init__(self, predictor: Predictor, settings: Settings, folder: Path | None = None) -> None:
+        """Make it around a model; `folder` is where its report is."""
         self.service = Service(predictor, settings)
-        pages = make_pages(predictor.manifest, settings)
+        pages = make_pages(predictor.manifest, settings, folder)
         self.pages: Any = WSGIMiddleware(cast(Any, pages), workers=PAGE_THREADS)
         self._page_rules = pages.url_map.bind("")
         self.page_paths = [path_of(rule.rule) for rule in pages.url_map.iter_rules()]
@@ -151,7 +153,7 @@ class App:
 
 def _page_head(message: Mapping[str, Any]) -> Answer:
     """Return a page's status and size; its body is on its way and kept by nobody."""
-    errors = {error.status: error.code for error in (UnknownPath, MethodNotAllowed)}
+    errors = {error.status: error.code for error in (UnknownPath, MethodNotAllowed, DamagedModel)}
     status: int = message["status"]
     code = errors.get(status, BerthError.code) if status >= 400 else ""
     size = dict(message["headers"]).get(b"content-length", b"0")

@@ -20,8 +20,8 @@ log = logging.getLogger("gunicorn.error")
 def with_placeholders(media_type: str, faults: Faults) -> Encoder:
     """Return the encoder of a media type, made to put a placeholder in the place of each faulty row.
 
-    `NaN` in CSV (as many as a row has cells); in JSON Lines `{"prediction": null, "error": what is wrong}`. Other types
-    answer good rows alone: their bodies aren't files of rows.
+    `NaN` in CSV (as many as a row has cells); in JSON Lines `{"prediction": null, "error": what is wrong}`, with `low` and
+    `high` where other rows have them. Other types answer good rows alone: their bodies aren't files of rows.
     """
     encode = ENCODERS[media_type]
     if media_type not in {CSV, JSONLINES, *JSONLINES_ALIASES}:
@@ -47,6 +47,7 @@ def report(faults: Faults, identity: str) -> None:
 
 
 def _placeholder(media_type: str, message: str, predictions: Predictions) -> bytes:
+    bounds = [] if predictions.half_width is None else ["low", "high"]
     if media_type == CSV:
-        return b",".join([b"NaN"] * (1 + len(predictions.labels)))
-    return orjson.dumps({"prediction": None, "error": message})
+        return b",".join([b"NaN"] * (1 + len(predictions.labels) + len(bounds)))
+    return orjson.dumps({"prediction": None, **dict.fromkeys(bounds), "error": message})

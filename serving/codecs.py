@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header, parse_options_header
@@ -18,7 +19,15 @@ KIN = {CSV: CSV, JSON: JSON, NPY: NPY} | dict.fromkeys((JSONLINES, *JSONLINES_AL
 """What a body of each type is answered in when the request doesn't say."""
 
 
-def read_body(body: bytes, content_type: str, schema: Schema, *, batch: bool = False, faults: Faults | None = None) -> Matrix:
+def read_body(
+    body: bytes,
+    content_type: str,
+    schema: Schema,
+    *,
+    batch: bool = False,
+    faults: Faults | None = None,
+    asked: dict[str, Any] | None = None,
+) -> Matrix:
     """Return the matrix that a request body holds.
 
     Args:
@@ -28,6 +37,7 @@ def read_body(body: bytes, content_type: str, schema: Schema, *, batch: bool = F
         schema: the model's columns.
         batch: whether the body is a part of a file.
         faults: where to put rows that can't be used; without it the first of them is an error.
+        asked: where to put the `parameters` that a JSON body has beside its rows.
 
     Raises:
         UnsupportedMediaType: the media type or the charset isn't read here.
@@ -43,7 +53,7 @@ def read_body(body: bytes, content_type: str, schema: Schema, *, batch: bool = F
         )
     if not body.strip():
         raise UnreadableBody("The body is empty; at least one row was expected. GET /metadata has samples.")
-    return decoder(body, schema, Format(charset, header, batch), faults)
+    return decoder(body, schema, Format(charset, header, batch, {} if asked is None else asked), faults)
 
 
 @lru_cache(maxsize=256)
@@ -57,7 +67,8 @@ def answer_type(accept: str, content_type: str, default: str = "") -> str:
     fallback = default or KIN.get(media_type, JSON)
     if not accept.strip():
         return fallback
-    # Parameters (`application/json; charset=utf-8`, `;verbose=true`) choose nothing here, as with Content-Type (H-16).
+    # Parameters (`application/json; charset=utf-8`, `;verbose=true`) choose nothing here, as with Content-Type (H-16);
+    # serving/intervals.py reads its own.
     accepted = MIMEAccept([(item.partition(";")[0].strip(), quality) for item, quality in parse_accept_header(accept)])
     best = accepted.best_match([fallback, *ENCODERS])
     if best is None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from contract.declaration import Feature, Target
+from contract.declaration import Feature
 from contract.manifest import Manifest
 from serving.media import CSV, JSON, JSONLINES, JSONLINES_ALIASES, NPY
 from serving.openapi import TEXT, Json, content, record, reference, sequence
@@ -25,7 +25,6 @@ def describe_model(manifest: Manifest, version: str) -> dict[str, Any]:
 
 def _components(manifest: Manifest) -> dict[str, Any]:
     features = manifest.declaration.features
-    prediction = _prediction(manifest.declaration.target, manifest.labels)
     return {
         "schemas": {
             "Record": {
@@ -42,8 +41,8 @@ def _components(manifest: Manifest) -> dict[str, Any]:
                 "items": False,
                 "minItems": len(features),
             },
-            "Rows": {"anyOf": [*_row_forms(), _columns(features), _split(features)]},
-            "Prediction": prediction,
+            "Rows": {"anyOf": [*_row_forms(manifest), _columns(features), _split(features)]},
+            "Prediction": _prediction(manifest),
             "Error": _ERROR,
         },
         "requestBodies": {"Rows": _request_body(manifest)},
@@ -68,11 +67,13 @@ def _cell(feature: Feature) -> dict[str, Any]:
     return {**about, "type": ["number", "null"] if feature.nullable else "number", "minimum": -LIMIT, "maximum": LIMIT}
 
 
-def _row_forms() -> list[Json]:
+def _row_forms(manifest: Manifest) -> list[Json]:
     """Return the lists of rows: bare, and under `instances`."""
     wrapped = {"type": "object", "properties": {"features": reference("Row")}, "required": ["features"]}
     rows = {"type": "array", "items": {"anyOf": [reference("Record"), reference("Row"), wrapped]}, "minItems": 1}
-    return [{"type": "object", "properties": {"instances": rows}, "required": ["instances"]}, rows]
+    asked = {"description": "Whether answers come with their intervals.", "type": "boolean"}
+    parameters = {"parameters": {"type": "object", "properties": {"intervals": asked}}} if manifest.intervals else {}
+    return [{"type": "object", "properties": {"instances": rows, **parameters}, "required": ["instances"]}, rows]
 
 
 def _columns(features: Sequence[Feature]) -> Json:
@@ -98,10 +99,15 @@ def _split(features: Sequence[Feature]) -> Json:
     }
 
 
-def _prediction(target: Target, labels: Sequence[str]) -> dict[str, Any]:
+def _prediction(manifest: Manifest) -> dict[str, Any]:
+    target, labels = manifest.declaration.target, manifest.labels
     unit = f", in {target.unit}" if target.unit else ""
     about = {"description": f"{target.name}: {target.meaning}{unit}."}
     number = {"type": ["number", "null"]}  # null: not finite
+    if manifest.intervals:
+        level = f"{about['description']} The interval holds the true value in {manifest.intervals['level']:.0%} of cases."
+        interval = {**record(prediction=number, low=number, high=number), "description": level}
+        return {"anyOf": [{**about, **number}, interval]}
     if target.kind == "number":
         return {**about, **number}
     return {
@@ -144,10 +150,12 @@ def _csv_line(cells: Sequence[str]) -> str:
 
 
 def _predictions(manifest: Manifest) -> dict[str, Any]:
+    wide = ("; with intervals prediction,low,high", ', with intervals "low" and "high" too', ", with intervals [N, 3]")
+    csv, lines, npy = wide if manifest.intervals else ("", "", "")
     kinds: dict[str, Json] = {
         JSON: record(predictions=sequence(reference("Prediction"))),
-        CSV: {**TEXT, "description": "A number a line; of a class the label and each probability."},
-        **{name: {**TEXT, "description": '{"prediction": ..} a line.'} for name in (JSONLINES, *JSONLINES_ALIASES)},
-        NPY: {"description": "A float32 array [N]; of a class the probabilities [N, C]."},
+        CSV: {**TEXT, "description": f"A number a line{csv}; of a class the label and each probability."},
+        **{name: {**TEXT, "description": f'{{"prediction": ..}} a line{lines}.'} for name in (JSONLINES, *JSONLINES_ALIASES)},
+        NPY: {"description": f"A float32 array [N]{npy}; of a class the probabilities [N, C]."},
     }
     return content("One answer a row, in order; of the body's kind unless Accept says otherwise.", kinds)

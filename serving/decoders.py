@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -31,6 +31,8 @@ class Format:
     """Of CSV: `present`, `absent`, or empty to tell by its look."""
     batch: bool = False
     """Whether bodies are parts of one file, of which only the first has the header (H-30)."""
+    asked: dict[str, Any] = field(default_factory=dict)
+    """Filled by the decoder: the `parameters` that JSON has beside its rows (V-4)."""
 
 
 Decoder = Callable[[bytes, Schema, Format, "Faults | None"], Matrix]
@@ -69,10 +71,12 @@ def decode_csv(body: bytes, schema: Schema, form: Format, faults: Faults | None 
 def decode_json(body: bytes, schema: Schema, form: Format, faults: Faults | None = None) -> Matrix:
     """Read rows under `instances`, a bare list of them, columns by name, or pandas' `dataframe_split`."""
     document = _load_json(body, form.charset)
-    if isinstance(document, dict) and "instances" in document:
+    if isinstance(document, dict) and ("instances" in document or "dataframe_split" in document):
+        if isinstance(parameters := document.get("parameters"), dict):
+            form.asked.update(parameters)
+        if "instances" not in document:
+            return _from_split(document["dataframe_split"], schema)
         document = document["instances"]
-    elif isinstance(document, dict) and "dataframe_split" in document:
-        return _from_split(document["dataframe_split"], schema)
     elif isinstance(document, dict) and not _is_row(document, schema):
         return _from_columns(document, schema)
     if isinstance(document, dict):

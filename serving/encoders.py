@@ -18,7 +18,12 @@ Encoder = Callable[[Predictions], bytes]
 
 
 def encode_csv(predictions: Predictions) -> bytes:
-    """Write an answer a line (H-19): the number, or the label and its probabilities. No newline at the end (H-31)."""
+    """Write an answer a line (H-19): the number, with its interval where that was asked, or the label and its probabilities.
+
+    The prediction stands first (H-39). No newline at the end (H-31).
+    """
+    if predictions.half_width is not None:
+        return b"\n".join(_rows(predictions))
     if predictions.probabilities is None:
         return b"\n".join(_numbers(predictions.values))
     text = io.StringIO()
@@ -33,21 +38,27 @@ def encode_json(predictions: Predictions) -> bytes:
 
 
 def encode_book(predictions: Predictions) -> bytes:
-    """Write `{"prediction": [..]}`, the shape of POST /predict."""
+    """Write `{"prediction": [..]}`, the shape of POST /predict; intervals stand beside it, so that its readers stay right."""
+    if predictions.half_width is not None:
+        columns = (_dumps(column) for column in predictions.bounds().T)
+        return b'{"prediction":%b,"low":%b,"high":%b}' % tuple(columns)
     return b'{"prediction":' + plain(predictions) + b"}"
 
 
 def encode_jsonlines(predictions: Predictions) -> bytes:
-    """Write `{"prediction": ..}` a line, without a newline at the end (H-31)."""
+    """Write `{"prediction": ..}` a line, with its interval where that was asked; without a newline at the end (H-31)."""
+    if predictions.half_width is not None:
+        return b"\n".join(_records(predictions))
     if predictions.probabilities is None:
         return b'{"prediction":' + b'}\n{"prediction":'.join(_numbers(predictions.values)) + b"}"
     return b"\n".join(orjson.dumps({"prediction": answer}) for answer in _answers(predictions))
 
 
 def encode_npy(predictions: Predictions) -> bytes:
-    """Write a float32 array: [N], or [N, C] probabilities."""
+    """Write a float32 array: [N], with intervals [N, 3], or [N, C] probabilities."""
     stream = io.BytesIO()
-    np.save(stream, predictions.values if predictions.probabilities is None else predictions.probabilities, allow_pickle=False)
+    values = predictions.values if predictions.probabilities is None else predictions.probabilities
+    np.save(stream, values if predictions.half_width is None else predictions.bounds(), allow_pickle=False)
     return stream.getvalue()
 
 
@@ -62,6 +73,8 @@ ENCODERS: dict[str, Encoder] = {
 
 def plain(predictions: Predictions) -> bytes:
     """Return the answers as a JSON list."""
+    if predictions.half_width is not None:
+        return b"[" + b",".join(_records(predictions)) + b"]"
     return _dumps(predictions.values) if predictions.probabilities is None else orjson.dumps(_answers(predictions))
 
 
@@ -71,6 +84,15 @@ def _answers(predictions: Predictions) -> list[dict[str, Any]]:
         {"label": str(label), "probabilities": dict(zip(predictions.labels, row, strict=True))}
         for label, row in zip(predictions.values, probabilities, strict=True)
     ]
+
+
+def _rows(predictions: Predictions) -> list[bytes]:
+    """Return `prediction,low,high` of each row, with the digits that predictions have."""
+    return _dumps(predictions.bounds())[2:-2].split(b"],[") if len(predictions.values) else []
+
+
+def _records(predictions: Predictions) -> list[bytes]:
+    return [b'{"prediction":%b,"low":%b,"high":%b}' % tuple(row.split(b",")) for row in _rows(predictions)]
 
 
 def _numbers(values: NDArray[np.float32]) -> list[bytes]:

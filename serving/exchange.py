@@ -53,6 +53,7 @@ class Request:
     __slots__ = (
         "_identity",
         "_receive",
+        "asked",
         "drift",
         "headers",
         "held_bytes",
@@ -72,6 +73,8 @@ class Request:
         self.query_string: bytes = scope.get("query_string", b"")
         self.parameters: Mapping[str, str] = {}
         """The parts of the path that its route names."""
+        self.asked: dict[str, Any] = {}
+        """The `parameters` that stand in its JSON body beside the rows, once it was read."""
         self.rows = 0
         """How many rows were predicted for it, for whoever counts."""
         self.drift: Any = None

@@ -13,7 +13,10 @@ import orjson
 
 from contract.errors import (
     BadData,
+    BadParameter,
     BerthError,
+    DamagedModel,
+    NoIntervals,
     NotAcceptable,
     Overloaded,
     PayloadTooLarge,
@@ -30,8 +33,8 @@ Json = Mapping[str, Any]
 Errors = Iterable[type[BerthError]]
 
 BODY_ERRORS = (
-    *(UnreadableBody, SchemaMismatch, BadData, SlowBody, PayloadTooLarge, UnsupportedMediaType, Overloaded),
-    BerthError,
+    *(UnreadableBody, SchemaMismatch, BadData, BadParameter, NoIntervals),
+    *(SlowBody, PayloadTooLarge, UnsupportedMediaType, Overloaded, BerthError),
 )
 """What a body that is to be predicted may end in."""
 TEXT: Json = {"type": "string"}
@@ -88,7 +91,11 @@ def _header(name: str, meaning: str, most: int) -> dict[str, Any]:
 
 ROWS = reference("Rows", "requestBodies")
 INFERENCE_ID = _header("X-Amzn-SageMaker-Inference-Id", "Comes back as an error's request_id, and in the log.", 64)
-CUSTOM_ATTRIBUTES = _header("X-Amzn-SageMaker-Custom-Attributes", "Comes back with a good answer.", 1_024)
+CUSTOM_ATTRIBUTES = _header(
+    "X-Amzn-SageMaker-Custom-Attributes",
+    "Comes back with a good answer. `intervals=true`, alone or among others after commas, asks for prediction intervals.",
+    1_024,
+)
 
 # Every platform
 
@@ -108,7 +115,12 @@ ASSET = operation(
     },
     (UnknownPath,),
 )
-PAGES: Mapping[str, Json] = {"/": HOME, "/metadata": METADATA, "/static/{version}/{name}": ASSET}
+REPORT = operation(
+    "Show the report of the model's training to people",
+    {"200": content("A page that needs nothing but itself.", {"text/html": TEXT})},
+    (UnknownPath, DamagedModel),
+)
+PAGES: Mapping[str, Json] = {"/": HOME, "/report": REPORT, "/metadata": METADATA, "/static/{version}/{name}": ASSET}
 """What Flask answers, by path."""
 
 # Amazon SageMaker, the book
@@ -133,9 +145,11 @@ PARAMETERS = operation(
         )
     },
 )
+BOUNDS = {name: {**sequence({"type": ["number", "null"]}), "description": "With intervals alone."} for name in ("low", "high")}
+BOOK = {"type": "object", "properties": {"prediction": sequence(reference("Prediction")), **BOUNDS}, "required": ["prediction"]}
 PREDICT = operation(
     "Predict rows, in the book's shape",
-    {"200": content("One answer a row, in order.", {JSON: record(prediction=sequence(reference("Prediction")))})},
+    {"200": content("One answer a row, in order.", {JSON: BOOK})},
     BODY_ERRORS,
     parameters=[INFERENCE_ID],
     requestBody=ROWS,

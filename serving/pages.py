@@ -21,6 +21,7 @@ from werkzeug.exceptions import HTTPException
 from contract.errors import BerthError, MethodNotAllowed, UnknownPath
 from contract.manifest import Manifest
 from serving.errors import error_body
+from serving.report import REPORT, add_report
 from serving.settings import Settings
 
 HERE = Path(__file__).parent
@@ -37,8 +38,8 @@ POLICY = (
 HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 
-def make_pages(manifest: Manifest, settings: Settings) -> Flask:
-    """Return the application that serves the home page and `/metadata`, and answers unknown paths."""
+def make_pages(manifest: Manifest, settings: Settings, folder: Path | None = None) -> Flask:
+    """Return the application that serves the home page, the report of a folder and `/metadata`, and answers unknown paths."""
     pages = Flask(__name__, static_folder=None)
     pages.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
     pages.add_template_filter(figure)
@@ -65,13 +66,20 @@ def make_pages(manifest: Manifest, settings: Settings) -> Flask:
     def metadata() -> Response:
         return Response(document, mimetype="application/json")
 
+    add_report(pages, manifest, folder)
+
     @pages.errorhandler(HTTPException)
     def refuse(error: HTTPException) -> Response:
         return _error_response(_translate(error))
 
+    @pages.errorhandler(BerthError)
+    def explain(error: BerthError) -> Response:
+        return _error_response(error)
+
     @pages.after_request
     def protect(response: Response) -> Response:
-        response.headers.update(HEADERS)
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
         return response
 
     return pages
@@ -98,6 +106,7 @@ def _content(manifest: Manifest) -> Mapping[str, Any]:
         "metrics": _metric_table(manifest.metrics),
         "trained_with": {knob.name: manifest.hyperparameters.get(knob.name) for knob in knobs},
         "samples": _sample_calls(manifest),
+        "report": "report" if REPORT in manifest.files else None,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,14 @@ class Predictions:
     probabilities: NDArray[np.float32] | None = None
     """(N, C) where the target is a class, in the order of `labels`."""
     labels: Sequence[str] = ()
+    half_width: float | None = None
+    """Where intervals were asked for: how far low and high lie from each value."""
+
+    def bounds(self) -> NDArray[np.float32]:
+        """Return each value with its interval, (N, 3) float32: prediction, low, high."""
+        exact, half_width = self.values.astype(np.float64), self.half_width or 0.0
+        with np.errstate(over="ignore"):
+            return np.column_stack([exact, exact - half_width, exact + half_width]).astype(np.float32)
 
 
 class Predictor(Protocol):
@@ -49,7 +58,26 @@ def load_predictor(folder: Path, kind: str = "onnx") -> Predictor:
     manifest = read_manifest(folder)
     predictor = PREDICTORS[kind](folder, manifest)
     self_test(predictor)
+    half_width_of(manifest)
     return predictor
+
+
+def half_width_of(manifest: Manifest) -> float | None:
+    """Return how far a prediction's interval reaches to each side, None where the model has none.
+
+    Raises:
+        DamagedModel: the manifest says it in another way.
+    """
+    if manifest.intervals is None:
+        return None
+    try:
+        half_width, level = float(manifest.intervals["half_width"]), float(manifest.intervals["level"])
+        is_usable = not manifest.labels and 0 <= half_width < math.inf and 0 < level < 1
+    except (TypeError, KeyError, ValueError):
+        is_usable = False
+    if not is_usable:
+        raise DamagedModel(f"intervals of {MANIFEST} is not what `train` writes. Train again.", file=MANIFEST)
+    return half_width
 
 
 def self_test(predictor: Predictor) -> None:

@@ -50,8 +50,8 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         settings = Settings.from_environ(os.environ, **vars(arguments))
-        predictor = NoModel() if settings.multi_model else load_predictor(model_folder(settings), settings.predictor)
-        app = App(predictor, settings)
+        folder = None if settings.multi_model else model_folder(settings)
+        app = App(load_predictor(folder, settings.predictor) if folder else NoModel(), settings, folder)
     except BerthError as error:
         print(f"serve: {error.message}", file=sys.stderr, flush=True)
         return error.exit_code

@@ -14,6 +14,7 @@ from serving.drift import Drift
 from serving.encoders import Encoder
 from serving.encodings import ZIP_BYTES, accepts_gzip, unzip, zipped
 from serving.exchange import Answer, Budget, Request
+from serving.intervals import asks_for, check_setting, with_intervals
 from serving.models import Models
 from serving.predictor import Predictor, self_test
 from serving.schema import Matrix, Schema
@@ -71,6 +72,7 @@ class Service:
         self.settings = settings
         self.drift = Drift(predictor.manifest.declaration.features, predictor.manifest.ranges)
         self.count_models: Callable[[], int] = lambda: 1
+        check_setting(settings, predictor.manifest)
         self.models = Models(settings) if settings.multi_model else None
         self.slots = Slots(cpus() if settings.multi_model else SLOTS, settings.slot_wait_s)
         self.budget = Budget(settings.bodies_bytes)
@@ -107,7 +109,8 @@ class Service:
             request.rows = len(matrix)
             if chosen is self.predictor:
                 request.drift = self.drift.count(matrix)
-            answer = Answer(200, encode(chosen.predict(matrix)), media_type)
+            wide = asks_for(request, media_type, self.settings.intervals)
+            answer = Answer(200, encode(with_intervals(chosen, matrix) if wide else chosen.predict(matrix)), media_type)
             return zipped(answer) if zips and len(answer.body) >= ZIP_BYTES else answer
 
         is_small = len(body) <= INLINE_BYTES and not encoding  # nobody knows how large a zipped one will be

@@ -50,6 +50,8 @@ class Settings:
     """SAGEMAKER_BATCH: whether this is a batch transform job, and bodies are parts of files."""
     bad_rows: str
     """BAD_ROWS: `fail`, or `null` to answer a placeholder for a row that can't be used and carry on with the rest."""
+    intervals: bool
+    """BERTH_INTERVALS: whether predictions come with their intervals when a request doesn't say; false."""
     metering_dimension: str
     """BERTH_METERING_DIMENSION: send X-Amzn-Inference-Metering (H-41) with this dimension, such as inference.count."""
     default_accept: str
@@ -113,6 +115,7 @@ class Settings:
             bodies_bytes=read_integer(environ, "BERTH_BODIES_MB", bodies_mb, (1, 2**30)) * MIB,
             batch=batch,
             bad_rows=read_choice(environ, "BAD_ROWS", ("fail", "null")),
+            intervals=read_flag(environ, "BERTH_INTERVALS"),
             metering_dimension=environ.get("BERTH_METERING_DIMENSION", "").strip(),
             default_accept=_default_accept(environ),
             log_level=read_integer(environ, "SAGEMAKER_CONTAINER_LOG_LEVEL", 20, (0, 50)),

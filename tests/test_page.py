@@ -14,6 +14,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,7 +22,7 @@ import pytest
 from conftest import ROOT, SAMPLE, lacking
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from contract.manifest import read_manifest
+from contract.manifest import read_manifest, write_manifest
 from local_test.emulator import Endpoint, lay_out, serving, train
 from local_test.runners import Processes
 from serving.pages import figure, make_pages
@@ -233,6 +234,68 @@ def test_a_value_that_training_has_not_seen_is_hinted_at(endpoint, open_page):
     expect(page.locator("#f1-hint")).to_have_text("Outside what training saw, 3.561 to 8.78: take the answer with care.")
     page.fill(RM, "5")
     expect(page.locator("#f1-hint")).to_have_text("")
+
+
+# ---- intervals, the report
+
+
+INTERVALS = {"level": 0.9, "half_width": 2.5, "rows": 102, "method": "split-conformal"}
+REPORT = """<!doctype html><html lang="en"><title>Report</title><style>h1 { color: rgb(1, 2, 3) }</style>
+<h1>How it went</h1><p style="margin: 7px">In line</p><svg width="10" height="10"><rect width="10" height="10"/></svg>
+<img alt="" src="data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' width='3' height='3'/>">
+<script>document.title = "owned"</script>"""
+
+
+@pytest.fixture(scope="module")
+def wide(trained, tmp_path_factory) -> Iterator[Endpoint]:
+    """A model with intervals and a report, its server told to answer intervals to all who say nothing."""
+    base = tmp_path_factory.mktemp("wide") / "ml"
+    shutil.copytree(trained, base)
+    report = base / "model" / "report" / "report.html"
+    report.parent.mkdir(exist_ok=True)
+    report.write_text(REPORT)
+    manifest = read_manifest(trained / "model")
+    names = list(dict.fromkeys([*manifest.files, "report/report.html"]))
+    write_manifest(base / "model", replace(manifest, intervals=INTERVALS), names)
+    with serving(Processes(), base, {"SAGEMAKER_MODEL_SERVER_WORKERS": "1", "BERTH_INTERVALS": "true"}) as running:
+        yield running
+
+
+def test_a_prediction_stands_with_its_interval_and_all_else_goes_on(wide, open_page):
+    page = open_page(wide)
+    page.fill(RM, "8.125")
+    (answer,) = predicted(wide, payload_of(page))
+    expect(page.locator("#answer")).to_have_text(shown(answer["prediction"]))
+    expect(page.locator("#interval")).to_have_text(f"90 % interval: {shown(answer['low'])} to {shown(answer['high'])}")
+    expect(page.locator("#curves figure")).to_have_count(6)
+    page.set_input_files(
+        "#file", {"name": "two.csv", "mimeType": "text/csv", "buffer": b"0,6.575,296,15.3,396.9,4.98\n0,6,242,17.8,396.9,9"}
+    )
+    expect(page.locator("#batch-status")).to_contain_text("2 rows predicted")
+    assert all(float(row[-1]) > 0 for row in download(page)[1][1:])
+
+
+def test_without_a_script_the_interval_is_that_of_the_stored_row(wide, open_page, manifest):
+    page = open_page(wide, java_script_enabled=False)
+    prediction = manifest["samples"][0]["prediction"]
+    expect(page.locator("#interval")).to_have_text(f"90 % interval: {shown(prediction - 2.5)} to {shown(prediction + 2.5)}")
+    expect(page.locator("#model")).to_contain_text("reaches 2.5 (thousand dollars) to each side")
+
+
+def test_the_report_opens_with_its_styles_and_drawings_and_runs_nothing(wide, browser):
+    page = browser.new_page()
+    said = []
+    page.on("console", lambda message: said.append(message.text))
+    page.goto(wide.program.url)
+    page.get_by_role("link", name="Report", exact=True).click()
+    page.wait_for_url("**/report")
+    expect(page.locator("h1")).to_have_css("color", "rgb(1, 2, 3)")
+    expect(page.locator("p")).to_have_css("margin-top", "7px")
+    assert page.locator("svg").bounding_box()["width"] == 10
+    assert page.locator("img").evaluate("image => image.naturalWidth") == 3
+    assert page.title() == "Report"
+    assert all("script" in text.lower() for text in said)
+    page.close()
 
 
 # ---- the charts

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from serving.codecs import read_body
-from serving.encoders import encode_book
+from serving.encoders import Encoder, encode_book
 from serving.exchange import Answer, Request, Route
 from serving.media import JSON
 from serving.openapi import PREDICT
+from serving.schema import Matrix, Schema
 from serving.service import Service
 
 
@@ -16,6 +17,10 @@ def routes(service: Service) -> list[Route]:
     async def predict(request: Request) -> Answer:
         """Predict whatever body `/invocations` takes."""
         content_type = request.header(b"content-type")
-        return await service.answer(request, lambda body, schema: (read_body(body, content_type, schema), encode_book), JSON)
+
+        def read(body: bytes, schema: Schema) -> tuple[Matrix, Encoder]:
+            return read_body(body, content_type, schema, asked=request.asked), encode_book
+
+        return await service.answer(request, read, JSON)
 
     return [Route("POST", "/predict", predict, operation=PREDICT)]

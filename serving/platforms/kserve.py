@@ -6,11 +6,12 @@ import orjson
 
 from contract.errors import Overloaded, UnknownPath
 from serving.codecs import read_body
-from serving.encoders import encode_json
+from serving.encoders import Encoder, encode_json
 from serving.exchange import Answer, Request, Route
 from serving.media import JSON
 from serving.openapi import BODY_ERRORS, OBJECT, content, operation
 from serving.platforms.oip import check_model, explain, name_of, refused
+from serving.schema import Matrix, Schema
 from serving.service import Service
 
 ANSWER = {"200": content("The protocol's answer.", {JSON: OBJECT})}
@@ -42,7 +43,11 @@ def routes(service: Service) -> list[Route]:
         """Predict any body that `/invocations` takes; the answer is JSON."""
         check_model(request, name)
         content_type = request.header(b"content-type")
-        return await service.answer(request, lambda body, schema: (read_body(body, content_type, schema), encode_json), JSON)
+
+        def read(body: bytes, schema: Schema) -> tuple[Matrix, Encoder]:
+            return read_body(body, content_type, schema, asked=request.asked), encode_json
+
+        return await service.answer(request, read, JSON)
 
     return [
         Route("GET", "/v1/models", list_models, explain, LIST),

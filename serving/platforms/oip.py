@@ -15,14 +15,18 @@ from contract.errors import BerthError, PayloadTooLarge, SlowBody, UnknownPath, 
 from contract.manifest import Manifest
 from serving.encoders import Encoder
 from serving.exchange import Answer, Handler, Request, Route, error_answer
+from serving.intervals import NAME as INTERVALS
 from serving.media import JSON
 from serving.openapi import BODY_ERRORS, OBJECT, content, operation
 from serving.openapi import TEXT as TEXTS
 from serving.predictor import Predictions
 from serving.schema import Matrix, Schema, short
 from serving.service import Service
-from serving.tensors import TEXT, entries_of, flag, matrix_of, read_tensors, split_body, typed
+from serving.settings import Settings
+from serving.tensors import TEXT, entries_of, flag, matrix_of, parameters_of, read_tensors, split_body, typed
 
+BOUNDS = ("low", "high")
+"""The outputs that hold a prediction's interval."""
 HEADER_LENGTH = b"inference-header-content-length"
 BINARY = "application/octet-stream"
 VERSION = "1"
@@ -62,7 +66,7 @@ def routes(service: Service) -> list[Route]:
     name = name_of(service)
     manifest = service.predictor.manifest
     server = {"name": "berth", "version": service.settings.image_version, "extensions": ["binary_tensor_data"]}
-    model = _describe(manifest, name, FORMATS[service.settings.predictor])
+    model = _describe(manifest, name, service.settings)
 
     async def ask_ready(request: Request) -> Answer:
         """Say whether the server answers predictions; the status says the same."""
@@ -87,7 +91,7 @@ def routes(service: Service) -> list[Route]:
     async def infer(request: Request) -> Answer:
         """Predict the rows of the tensors."""
         check_model(request, name)
-        inference = Inference(manifest, name, request.header(HEADER_LENGTH))
+        inference = Inference(manifest, name, request)
         return inference.seal(await service.answer(request, inference.read, JSON))
 
     table = [
@@ -135,12 +139,12 @@ def explain(error: BerthError, identity: str) -> Answer:
 class Inference:
     """One request, and what its answer takes from it: the id, the outputs asked for, and their form."""
 
-    def __init__(self, manifest: Manifest, name: str, header_length: str) -> None:
+    def __init__(self, manifest: Manifest, name: str, request: Request) -> None:
         self._manifest = manifest
+        self._request = request
         self._answer: dict[str, Any] = {"model_name": name, "model_version": VERSION}
-        self._header_length = header_length
         self._outputs: dict[str, bool] = {}
-        """Name to whether it is written in binary."""
+        """Name to whether it is written in binary, in order."""
         self._json_bytes = 0
 
     def read(self, body: bytes, schema: Schema) -> tuple[Matrix, Encoder]:
@@ -151,10 +155,14 @@ class Inference:
             SchemaMismatch: the inputs aren't the model's.
             BadData: a value isn't what its datatype or its column takes.
         """
-        document, rest = split_body(body, self._header_length)
+        document, rest = split_body(body, self._request.header(HEADER_LENGTH))
         if "id" in document:
             self._answer["id"] = typed(document, "id", str, "The request")
-        self._outputs = _wanted_outputs(document, [output["name"] for output in describe_outputs(self._manifest)])
+        self._request.asked.update(parameters_of(document, "The request"))
+        outputs = describe_outputs(self._manifest, with_bounds=self._manifest.intervals is not None)
+        self._outputs = _wanted_outputs(document, [output["name"] for output in outputs])
+        if not self._outputs.keys().isdisjoint(BOUNDS):  # to name one is to ask
+            self._request.asked[INTERVALS] = True
         return matrix_of(read_tensors(document, rest), schema), self._write
 
     def seal(self, answer: Answer) -> Answer:
@@ -168,6 +176,10 @@ class Inference:
         values: dict[str, NDArray[Any]] = {"predict": predictions.values}
         if predictions.probabilities is not None:
             values = {"label": predictions.values, "probabilities": predictions.probabilities}
+        if predictions.half_width is not None:
+            values = dict(zip(("predict", *BOUNDS), predictions.bounds().T, strict=True))
+            if self._outputs.keys().isdisjoint(BOUNDS):
+                self._outputs |= dict.fromkeys(BOUNDS, any(self._outputs.values()))
         outputs, parts = [], []
         for name, is_binary in self._outputs.items():
             entry, part = _output(name, values[name], is_binary)
@@ -178,9 +190,10 @@ class Inference:
         return b"".join([head, *parts])
 
 
-def _describe(manifest: Manifest, name: str, platform: str) -> dict[str, Any]:
-    about = {"name": name, "versions": [VERSION], "platform": platform}
-    return {**about, "inputs": describe_inputs(manifest), "outputs": describe_outputs(manifest)}
+def _describe(manifest: Manifest, name: str, settings: Settings) -> dict[str, Any]:
+    about = {"name": name, "versions": [VERSION], "platform": FORMATS[settings.predictor]}
+    outputs = describe_outputs(manifest, with_bounds=settings.intervals)
+    return {**about, "inputs": describe_inputs(manifest), "outputs": outputs}
 
 
 def describe_inputs(manifest: Manifest) -> list[dict[str, Any]]:
@@ -189,10 +202,15 @@ def describe_inputs(manifest: Manifest) -> list[dict[str, Any]]:
     return [{"name": each.name, "datatype": kinds[each.kind], "shape": [-1]} for each in manifest.declaration.features]
 
 
-def describe_outputs(manifest: Manifest) -> list[dict[str, Any]]:
-    """Return the outputs: `predict`, or for a class `label` and `probabilities`, these in the order of the labels."""
+def describe_outputs(manifest: Manifest, *, with_bounds: bool) -> list[dict[str, Any]]:
+    """Return the outputs: `predict`, or for a class `label` and `probabilities`, these in the order of the labels.
+
+    `low` and `high` can be named where the model has intervals. The protocol answers every output that a model describes, so
+    they are described where they are answered unasked.
+    """
     if not manifest.labels:
-        return [{"name": "predict", "datatype": "FP32", "shape": [-1]}]
+        names = ["predict", *(BOUNDS if with_bounds else ())]
+        return [{"name": name, "datatype": "FP32", "shape": [-1]} for name in names]
     return [
         {"name": "label", "datatype": TEXT, "shape": [-1]},
         {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(manifest.labels)]},
@@ -200,9 +218,11 @@ def describe_outputs(manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def _wanted_outputs(document: Mapping[str, Any], known: Sequence[str]) -> dict[str, bool]:
-    """Return the outputs to answer, in the order asked, and whether each goes in binary; all of them where none is asked."""
+    """Return the outputs to answer, in the order asked, and whether each goes in binary; all but bounds where none is asked."""
     by_default = flag(document, "binary_data_output", False, "The request")
-    asked = entries_of(document, "outputs") if document.get("outputs") else [{"name": name} for name in known]
+    asked = (
+        entries_of(document, "outputs") if document.get("outputs") else [{"name": name} for name in known if name not in BOUNDS]
+    )
     wanted = {}
     for entry in asked:
         name = typed(entry, "name", str, "An output")

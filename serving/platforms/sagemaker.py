@@ -12,6 +12,7 @@ from serving.codecs import answer_type, read_body
 from serving.decoders import Faults
 from serving.encoders import ENCODERS, Encoder
 from serving.exchange import Answer, Headers, Request, Route
+from serving.intervals import CUSTOM_ATTRIBUTES
 from serving.media import JSON
 from serving.openapi import INVOKE, PARAMETERS, PROBE
 from serving.predictor import Predictor
@@ -23,7 +24,6 @@ BATCH_MB = 100
 """H-26: requests at once times megabytes of each may not be more."""
 BODY_TIMES = 16
 """Memory that a body costs at most, in bodies (docs/measured.md)."""
-CUSTOM_ATTRIBUTES = b"x-amzn-sagemaker-custom-attributes"
 
 
 def routes(service: Service) -> list[Route]:
@@ -55,7 +55,7 @@ async def invoke(service: Service, request: Request, predictor: Predictor | None
     faults: Faults | None = {} if settings.bad_rows == "null" else None
 
     def read(body: bytes, schema: Schema) -> tuple[Matrix, Encoder]:
-        matrix = read_body(body, content_type, schema, batch=settings.batch, faults=faults)
+        matrix = read_body(body, content_type, schema, batch=settings.batch, faults=faults, asked=request.asked)
         return matrix, with_placeholders(media_type, faults) if faults else ENCODERS[media_type]
 
     answer = await service.answer(request, read, media_type, predictor)

@@ -24,7 +24,7 @@ async function predictFile(file, model, address) {
   try {
     const bytes = await file.arrayBuffer();
     sheet = readSheet(bytes, model.features.map(({ name }) => name));
-    const headers = { "Content-Type": "text/csv", Accept: "application/json" };
+    const headers = { "Content-Type": "text/csv", Accept: "application/json; intervals=false" };
     const reply = await fetch(address, { method: "POST", headers, body: sheet.body });
     const answer = await reply.json();
     if (turn !== newest) return;

@@ -37,9 +37,9 @@ function hintOf({ feature, seen }, value) {
   return `Outside what training saw, ${figure(seen.minimum)} to ${figure(seen.maximum)}: take the answer with care.`;
 }
 
-/** Send rows to the server and return its predictions; an error of the server is thrown as its JSON. */
-async function predict(rows, signal) {
-  const headers = { "Content-Type": "application/json", Accept: "application/json" };
+/** Send rows to the server and return its predictions, with intervals or without; an error of the server is thrown as its JSON. */
+async function predict(rows, signal, intervals = false) {
+  const headers = { "Content-Type": "application/json", Accept: `application/json; intervals=${intervals}` };
   const reply = await fetch(address, { method: "POST", headers, body: JSON.stringify({ instances: rows }), signal });
   const answer = await reply.json();
   if (!reply.ok) throw answer;
@@ -54,9 +54,11 @@ async function update() {
   const row = fields.map(valueOf);
   const send = (rows) => predict(rows, signal);
   try {
-    const [prediction] = await send([row]);
+    const [answer] = await predict([row], signal, Boolean(model.intervals));
+    const prediction = model.intervals ? answer.prediction : answer;
     showErrors();
     showAnswer(prediction);
+    if (model.intervals) byId("interval").textContent = `${figure(100 * model.intervals.level)} % interval: ${figure(answer.low)} to ${figure(answer.high)}`;
     await drawCurves(byId("curves"), { model, row, prediction, predict: send }).catch((error) => {
       if (!signal.aborted) byId("curves-error").textContent = reasonOf(error);
     });
