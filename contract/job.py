@@ -21,6 +21,8 @@ class Channel:
     name: str
     path: Path
     content_type: str
+    is_sharded: bool = False
+    """ShardedByS3Key: with several hosts each has other objects of it, or none (T-23)."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ def _read_channels(paths: Paths) -> dict[str, Channel]:
             raise BadConfig(f"{path.name}: channel {name!r} is {options!r}; TrainingInputMode and ContentType are texts.")
         if mode not in {"File", "FastFile"}:  # T-20: FastFile is a read-only folder; code for File reads it
             raise BadChannel(f"Channel {name!r} is in {mode} mode; File and FastFile are read. Set TrainingInputMode to one.")
-        channels[name] = Channel(name, paths.data / name, content_type)
+        sharded = options.get("S3DistributionType") == "ShardedByS3Key"
+        channels[name] = Channel(name, paths.data / name, content_type, is_sharded=sharded)
     return channels
 
 

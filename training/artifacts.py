@@ -92,7 +92,8 @@ def _manifest(trained: Trained, exported: Exported) -> Manifest:
         ranges={
             feature.name: _range(data.train.matrix[:, index], feature) for index, feature in enumerate(declaration.features)
         },
-        data={"train_rows": len(data.train), "validation_rows": len(data.validation), "sha256": data.train.fingerprint()},
+        data=data.about
+        or {"train_rows": len(data.train), "validation_rows": len(data.validation), "sha256": data.train.fingerprint()},
         parity=exported.parity,
         origin={**trained.origin, "ended": ended, "python": platform.python_version(), "versions": versions},
         files={},

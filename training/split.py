@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ class Data:
     validation: Table
     whole: Table
     """The training channel as it came, split or not."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """What the manifest says of the rows in place of this: with several hosts, of all of them, of which these are a sample."""
 
 
 def read_data(job: Job, declaration: Declaration, values: Mapping[str, Any]) -> Data:

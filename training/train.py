@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from contract.cgroup import cpus
 from contract.errors import AlgorithmError, BerthError, UserError
@@ -21,6 +21,11 @@ from contract.hyperparameters import ignored_hyperparameters, parse_hyperparamet
 from contract.job import Job, read_job
 from training.settings import Settings
 from training.stop import Stop
+
+if TYPE_CHECKING:  # the libraries behind these load after the signal handler is in place
+    from training.cluster import Cluster
+    from training.fit import Fitted
+    from training.split import Data
 
 FAILURE_CHARACTERS = 1024  # T-26: of the file, what reaches the user
 
@@ -34,7 +39,7 @@ def main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads sleep: spinning ones starve a shared machine
     settings = Settings.from_environ(os.environ)
     try:
-        train(settings, read_job(settings.paths, os.environ), stop)
+        return _run(settings, read_job(settings.paths, os.environ), stop)
     except BerthError as error:
         return _fail(settings, error)
     except Exception as error:
@@ -42,10 +47,23 @@ def main() -> int:
         return _fail(settings, AlgorithmError(f"{type(error).__name__}: {error}. The log has the traceback."))
     finally:
         stop.ignore()
+
+
+def _run(settings: Settings, job: Job, stop: Stop) -> int:
+    """Train on this host alone, or lead the job's others, or follow their leader."""
+    if len(job.hosts) == 1:
+        train(settings, job, stop)
+        return 0
+    from training.cluster import follow, lead
+
+    if job.host != job.hosts[0]:
+        return follow(job, stop)
+    with lead(job, stop) as cluster:
+        train(settings, job, stop, cluster)
     return 0
 
 
-def train(settings: Settings, job: Job, stop: Stop) -> None:
+def train(settings: Settings, job: Job, stop: Stop, cluster: Cluster | None = None) -> None:
     """Read, fit, measure, export, write.
 
     Raises:
@@ -54,26 +72,16 @@ def train(settings: Settings, job: Job, stop: Stop) -> None:
     started = datetime.now(UTC)
     from model import DECLARATION
 
-    _check_hosts(job)
     values = parse_hyperparameters(job.hyperparameters, DECLARATION.hyperparameters)
     for name in ignored_hyperparameters(job.hyperparameters, DECLARATION.hyperparameters, str(values["estimator"])):
         print(f"train: {name} is ignored: it is no hyperparameter of {values['estimator']}", flush=True)
     print(f"train: {DECLARATION.name}, {values['estimator']}, {_job_name(job)}", flush=True)
 
-    from training.split import read_data
-
-    data = read_data(job, DECLARATION, values)
-    stop.check("reading the data")
+    data, fitted = _fit_together(cluster, job, values) if cluster else _fit_alone(job, values, stop)
 
     from model.metrics import measure
     from training import artifacts
-    from training.checkpoints import Checkpoints, job_key
-    from training.fit import Plan, fit
 
-    key = job_key(DECLARATION, values, data.train)
-    checkpoints = Checkpoints.open(job.checkpoints, job.host, key) if job.checkpoints else None
-    with tempfile.TemporaryDirectory(prefix="berth-") as scratch:
-        fitted = fit(Plan.from_values(DECLARATION, values), data, Path(scratch), stop, checkpoints)
     scores = {f"train:{name}": value for name, value in measure(fitted.model, data.train.matrix, data.train.target).items()}
     held_out = measure(fitted.model, data.validation.matrix, data.validation.target)
     scores.update({f"validation:{name}": value for name, value in held_out.items()})
@@ -81,9 +89,35 @@ def train(settings: Settings, job: Job, stop: Stop) -> None:
     artifacts.write(settings.paths.model, artifacts.Trained(DECLARATION, fitted.model, data, values, scores, origin))
 
 
-def _check_hosts(job: Job) -> None:
-    if len(job.hosts) > 1:
-        raise UserError(f"The job has {len(job.hosts)} hosts; training runs on one. Set the instance count to 1.")
+def _fit_alone(job: Job, values: Mapping[str, Any], stop: Stop, cv_folds: bool = True) -> tuple[Data, Fitted]:
+    from model import DECLARATION
+    from training.split import read_data
+
+    data = read_data(job, DECLARATION, values)
+    stop.check("reading the data")
+
+    from training.checkpoints import Checkpoints, job_key
+    from training.fit import Plan, fit
+
+    key = job_key(DECLARATION, values, data.train)
+    checkpoints = Checkpoints.open(job.checkpoints, job.host, key) if job.checkpoints else None
+    plan = Plan.from_values(DECLARATION, values if cv_folds else {**values, "cv_folds": 0})
+    with tempfile.TemporaryDirectory(prefix="berth-") as scratch:
+        return data, fit(plan, data, Path(scratch), stop, checkpoints)
+
+
+def _fit_together(cluster: Cluster, job: Job, values: Mapping[str, Any]) -> tuple[Data, Fitted]:
+    from model import DECLARATION
+    from training import distribute
+    from training.fit import Plan
+
+    distribute.check_one_machine(job, values)
+    if values["estimator"] == "lightgbm":
+        spread = distribute.read_data(cluster, job, DECLARATION, values)
+        return spread.data, distribute.fit(cluster, DECLARATION, values, spread)
+    data, fitted = _fit_alone(job, values, cluster.stop, cv_folds=False)
+    distribute.cross_validate(cluster, Plan.from_values(DECLARATION, values), data.whole)
+    return data, fitted
 
 
 def _job_name(job: Job) -> str:
