@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -123,11 +124,12 @@ def fit(cluster: Cluster, declaration: Declaration, values: Mapping[str, Any], s
     labels = sorted(declaration.target.labels)
     pipeline = build_pipeline(declaration, values)
     parameters = {**pipeline[-1].get_params(), "local_listen_port": LIGHTGBM_PORT, "tree_learner": "data"}
-    del parameters["n_jobs"]  # each host's worker has as many as its container
     if labels:
         several = {"objective": "multiclass", "num_class": len(labels)}
         parameters.update(several if len(labels) > 2 else {"objective": "binary"})
     matrix, target = _arrays(cluster, spread, labels)
+    # Each host's worker has as many threads as its container grants, and LightGBM says that it passes over ours.
+    warnings.filterwarnings("ignore", "Parameter n_jobs will be ignored")
     distributed = DaskLGBMRegressor(client=cluster.client, **parameters)
     try:
         cluster.run("fitting", lambda: distributed.fit(matrix, target))
