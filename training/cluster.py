@@ -158,7 +158,8 @@ def follow(job: Job, stop: Stop) -> int:
             deadline = float("inf")
             while not outcome.exists() and time.monotonic() < deadline:
                 if deadline == float("inf") and (stop.requested or node.poll() is not None):
-                    deadline = time.monotonic() + LINGER_S
+                    # A worker that ends well has lost its leader, whose word would have come before.
+                    deadline = time.monotonic() + (POLL_S if node.poll() == 0 else LINGER_S)
                 time.sleep(POLL_S)
             code = node.poll()
         _print_network(job.host, before, started)
