@@ -21,11 +21,14 @@ import joblib
 import pytest
 from conftest import ROOT, SAMPLE, lacking
 
-from contract.job import Channel
+from contract.errors import AlgorithmError
+from contract.job import Channel, Job
 from local_test.emulator import lay_out
 from model import DECLARATION
 from model.metrics import measure
+from training.cluster import resolve
 from training.read import read_channel
+from training.stop import Stop
 
 SWITCH, NETWORK, JOBS = "berthswitch", "10.99.77", itertools.count()
 FAST = {"estimator": "lightgbm", "max_iter": "60"}
@@ -323,3 +326,10 @@ def test_a_host_that_is_cut_off_is_named_in_time_and_ends_too(cut_off):
     assert [program.wait(120) for program in programs] == [2, 2]
     assert hosts[0].failure.startswith(f"AlgorithmError: Lost host {hosts[1].address} while fitting")
     assert hosts[1].failure.startswith(f"AlgorithmError: The leader {hosts[0].address} is gone")
+
+
+def test_a_host_whose_name_stays_unknown_is_named_after_a_bounded_wait(capsys):  # T-33
+    job = Job({}, {}, "127.0.0.2", ("127.0.0.2", "algo-2.invalid"), "", "")
+    with pytest.raises(AlgorithmError, match=r"^Host algo-2\.invalid has no address after 0 s of asking"):
+        resolve(job, Stop(), patience_s=0.3)
+    assert "algo-2.invalid has no address yet" in capsys.readouterr().out

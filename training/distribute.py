@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import joblib
 import numpy as np
@@ -123,7 +124,9 @@ def fit(cluster: Cluster, declaration: Declaration, values: Mapping[str, Any], s
 
     labels = sorted(declaration.target.labels)
     pipeline = build_pipeline(declaration, values)
-    parameters = {**pipeline[-1].get_params(), "local_listen_port": LIGHTGBM_PORT, "tree_learner": "data"}
+    # The order of this list ranks the hosts: left to who is first, the same job would end in another model.
+    machines = ",".join(f"{urlsplit(cluster.workers[host]).hostname}:{LIGHTGBM_PORT}" for host in spread.shards)
+    parameters = {**pipeline[-1].get_params(), "machines": machines, "tree_learner": "data"}
     if labels:
         several = {"objective": "multiclass", "num_class": len(labels)}
         parameters.update(several if len(labels) > 2 else {"objective": "binary"})
