@@ -26,7 +26,7 @@ from contract.job import Channel, Job
 from local_test.emulator import lay_out
 from model import DECLARATION
 from model.metrics import measure
-from training.cluster import resolve
+from training.network import resolve
 from training.read import read_channel
 from training.stop import Stop
 

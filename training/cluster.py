@@ -26,11 +26,10 @@ from contract.cgroup import cpus
 from contract.errors import AlgorithmError, BerthError, Stopped
 from contract.files import write_text
 from contract.job import Job
+from training.network import network_bytes, print_network, resolve
 from training.stop import Stop
 
 SCHEDULER_PORT, WORKER_PORT, LIGHTGBM_PORT = 8786, 8790, 12400
-NAMES_S = 300
-"""How long names may take to appear in DNS (T-33; SageMaker's own toolkit waits up to 15 minutes)."""
 GATHER_S = 300
 """How long the leader waits for every host's worker, and a worker for the leader."""
 LINGER_S = 20
@@ -120,7 +119,7 @@ def lead(job: Job, stop: Stop) -> Iterator[Cluster]:
         AlgorithmError: a host has no address, or its worker did not come, within a bound; the message names it.
         Stopped: the signal came before all were there.
     """
-    started, before = time.monotonic(), _network_bytes()
+    started, before = time.monotonic(), network_bytes()
     addresses = resolve(job, stop)
     own = addresses[job.host]
     with ExitStack() as nodes:
@@ -139,7 +138,7 @@ def lead(job: Job, stop: Stop) -> Iterator[Cluster]:
             raise
         finally:
             _tell(client, outcome)
-            _print_network(job.host, before, started)
+            print_network(job.host, before, started)
 
 
 def follow(job: Job, stop: Stop) -> int:
@@ -149,7 +148,7 @@ def follow(job: Job, stop: Stop) -> int:
         AlgorithmError: the leader is gone without a word; the only case in which another host leaves a reason.
         Stopped: the signal came and the leader, which has had it too or loses this host now, said nothing in time.
     """
-    started, before = time.monotonic(), _network_bytes()
+    started, before = time.monotonic(), network_bytes()
     addresses = resolve(job, stop)
     print(f"cluster: {job.host} works for {job.hosts[0]}", flush=True)
     with tempfile.TemporaryDirectory(prefix="berth-") as folder:
@@ -162,7 +161,7 @@ def follow(job: Job, stop: Stop) -> int:
                     deadline = time.monotonic() + (POLL_S if node.poll() == 0 else LINGER_S)
                 time.sleep(POLL_S)
             code = node.poll()
-        _print_network(job.host, before, started)
+        print_network(job.host, before, started)
         if outcome.exists():
             return int(outcome.read_text())
     if stop.requested:
@@ -176,41 +175,10 @@ def follow(job: Job, stop: Stop) -> int:
     )
 
 
-def resolve(job: Job, stop: Stop, patience_s: float = NAMES_S) -> dict[str, str]:
-    """Return each host's IPv4 address. DNS may know the names late, and no interface has a fixed name (T-33).
-
-    Raises:
-        AlgorithmError: a name has no address in time.
-    """
-    deadline = time.monotonic() + patience_s
-    addresses = {host: _address(host, deadline, patience_s, stop) for host in job.hosts}
-    others = [address for host, address in addresses.items() if host != job.host]
-    if addresses[job.host].startswith("127.") and not all(address.startswith("127.") for address in others):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # /etc/hosts says so; nothing is sent
-            probe.connect((others[0], WORKER_PORT))
-            addresses[job.host] = probe.getsockname()[0]
-    return addresses
-
-
 def tell_outcome(text: str) -> None:
     """Leave the leader's word for `follow`; runs in a worker."""
     if path := os.environ.get(OUTCOME):
         write_text(Path(path), text)
-
-
-def _address(host: str, deadline: float, patience_s: float, stop: Stop) -> str:
-    said = False
-    while True:
-        try:
-            return str(socket.getaddrinfo(host, None, socket.AF_INET)[0][4][0])
-        except OSError as error:
-            if time.monotonic() > deadline:
-                raise AlgorithmError(f"Host {host} has no address after {patience_s:.0f} s of asking: {error}.") from error
-        if not said:
-            print(f"cluster: {host} has no address yet; asking for up to {patience_s:.0f} s", flush=True)
-            said = True
-        stop.check("waiting for the hosts' names")
-        time.sleep(min(1.0, patience_s))
 
 
 def _worker(job: Job, addresses: Mapping[str, str], environ: Mapping[str, str]) -> Any:
@@ -292,19 +260,6 @@ def _tell(client: Any, outcome: str) -> None:
     thread = threading.Thread(target=say, daemon=True)
     thread.start()
     thread.join(TELL_S)
-
-
-def _network_bytes() -> tuple[int, int]:
-    import psutil  # with Dask
-
-    counters = [count for name, count in psutil.net_io_counters(pernic=True).items() if name != "lo"]
-    return sum(count.bytes_sent for count in counters), sum(count.bytes_recv for count in counters)
-
-
-def _print_network(host: str, before: tuple[int, int], started: float) -> None:
-    sent, received = (after - earlier for after, earlier in zip(_network_bytes(), before, strict=True))
-    seconds = time.monotonic() - started
-    print(f"network: {host} sent {sent} bytes, received {received} bytes, {seconds:.1f} s", flush=True)
 
 
 def _hosts(names: Sequence[str]) -> str:
