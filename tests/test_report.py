@@ -32,9 +32,11 @@ from model import DECLARATION
 from model.metrics import REGRESSION, score
 from model.pipeline import build_pipeline
 from training import evaluate
+from training.alone import Done
 from training.artifacts import Trained, write
 from training.export import _convert
 from training.intervals import calibrate, rows_needed
+from training.fit import Fitted
 from training.read import Table, read_channel
 from training.report import CARD, PAGE, QUALITY, figure
 from training.split import Data
@@ -86,7 +88,8 @@ class Made:
 def _trained(declaration: Declaration, data: Data, origin: dict[str, Any], **raw: str) -> Trained:
     values = parse_hyperparameters({"max_iter": "30", **raw}, declaration.hyperparameters)
     model = build_pipeline(declaration, values).fit(data.train.matrix, data.train.target)
-    return Trained(declaration, model, data, values, evaluate.evaluate(declaration, model, data, values), origin)
+    done = Done(data, values, Fitted(model, False, 0))
+    return Trained(declaration, done, evaluate.evaluate(declaration, model, data, values), origin)
 
 
 def _make(folder: Path, trained: Trained) -> Made:
@@ -243,9 +246,15 @@ def test_a_level_that_the_rows_cannot_vouch_for_gives_no_interval(level: float, 
 
 
 def test_a_job_without_intervals_says_why(housing: Made, tmp_path: Path, capsys) -> None:
-    made = _make(tmp_path / "m", _trained(DECLARATION, housing.trained.data, ORIGIN, estimator="ridge", interval_level="0.99"))
+    made = _make(
+        tmp_path / "m", _trained(DECLARATION, housing.trained.done.data, ORIGIN, estimator="ridge", interval_level="0.99")
+    )
     assert made.manifest.intervals is not None
-    few = Data(housing.trained.data.train, housing.trained.data.validation.take(np.arange(50)), housing.trained.data.head)
+    few = Data(
+        housing.trained.done.data.train,
+        housing.trained.done.data.validation.take(np.arange(50)),
+        housing.trained.done.data.head,
+    )
     made = _make(tmp_path / "m", _trained(DECLARATION, few, ORIGIN, estimator="ridge", interval_level="0.99"))
     assert made.manifest.intervals is None
     assert INTERVAL_COVERAGE not in made.manifest.metrics
@@ -447,7 +456,7 @@ def test_the_card_is_what_the_registrys_schema_allows(made: Made) -> None:
 def test_endless_texts_and_many_knobs_still_make_a_card(housing: Made, tmp_path: Path) -> None:
     knobs = tuple(replace(DECLARATION.hyperparameters[-1], name=f"knob{i}") for i in range(150))
     long = replace(DECLARATION, about="a" * 9_000, limits="b" * 9_000, hyperparameters=(*DECLARATION.hyperparameters, *knobs))
-    values = {**housing.trained.values, **{knob.name: 1.5 for knob in knobs}}
+    values = {**housing.trained.done.values, **{knob.name: 1.5 for knob in knobs}}
     made = _make(tmp_path / "m", replace(housing.trained, declaration=long, values=values))
     jsonschema.validate(made.json(CARD), CARD_SCHEMA)
     assert len((made.folder / CARD).read_text()) < 100_000
@@ -505,16 +514,22 @@ def test_a_model_that_onnx_cannot_express_is_evaluated_by_scikit_learn(housing: 
         raise ExportFailed("ONNX can't express <this>")
 
     monkeypatch.setattr("training.export._convert", refuse)
-    made = _make(tmp_path / "m", _trained(DECLARATION, housing.trained.data, ORIGIN, estimator="ridge", allow_sklearn="true"))
+    made = _make(
+        tmp_path / "m", _trained(DECLARATION, housing.trained.done.data, ORIGIN, estimator="ridge", allow_sklearn="true")
+    )
     part = made.trained.evaluation.held_out
-    assert part.answers.values.tolist() == made.trained.model.predict(part.table.matrix).tolist()
+    assert part.answers.values.tolist() == made.trained.done.fitted.model.predict(part.table.matrix).tolist()
     assert "ONNX can&#39;t express &lt;this&gt;" in made.page
     assert made.manifest.parity == {"onnx": False, "why": "ONNX can't express <this>"}
 
 
 @pytest.mark.parametrize("rows", [2, 12])
 def test_the_fewest_rows_that_train_takes_are_enough_for_a_report(housing: Made, tmp_path: Path, rows: int) -> None:
-    few = Data(housing.trained.data.train, housing.trained.data.validation.take(np.arange(rows)), housing.trained.data.head)
+    few = Data(
+        housing.trained.done.data.train,
+        housing.trained.done.data.validation.take(np.arange(rows)),
+        housing.trained.done.data.head,
+    )
     made = _make(tmp_path / "m", _trained(DECLARATION, few, ORIGIN, estimator="ridge"))
     assert made.manifest.report == {"drawn": True}
 

@@ -264,12 +264,6 @@ def test_an_earlier_reason_is_not_overwritten(base: Path) -> None:
     assert (outcome.exit_code, outcome.failure) == (1, "another host was first")
 
 
-def test_several_hosts_are_refused(base: Path) -> None:
-    lay_out(base, {"training": SAMPLE})
-    _channel(base, '{"current_host": "algo-1", "hosts": ["algo-1", "algo-2"]}', "input/config/resourceconfig.json")
-    _fails(train(Processes(), base), 1, "UserError: The job has 2 hosts")
-
-
 # Reading, as a table of files
 
 

@@ -19,6 +19,7 @@ from sklearn.pipeline import Pipeline
 from contract.declaration import Declaration, Feature
 from contract.manifest import JOBLIB, MANIFEST, ONNX, Manifest, write_model
 from contract.metrics import report_metric
+from training.alone import Done
 from training.evaluate import Evaluation
 from training.read import Table
 from training.split import Data
@@ -42,9 +43,7 @@ class Trained:
     """All that the manifest tells of a job."""
 
     declaration: Declaration
-    model: Pipeline
-    data: Data
-    values: Mapping[str, Any]
+    done: Done
     evaluation: Evaluation
     origin: Mapping[str, Any]
 
@@ -52,7 +51,7 @@ class Trained:
 def write(folder: Path, trained: Trained) -> None:
     """Write the model directory over whatever an earlier run left there, and print the metrics."""
     evaluation, manifest = trained.evaluation, _manifest(trained)
-    contents: dict[str, Callable[[Path], object]] = {JOBLIB: lambda path: joblib.dump(trained.model, path)}
+    contents: dict[str, Callable[[Path], object]] = {JOBLIB: lambda path: joblib.dump(trained.done.fitted.model, path)}
     if evaluation.onnx:
         contents[ONNX] = lambda path: path.write_bytes(evaluation.onnx)
     report, told = _report(manifest, evaluation)
@@ -81,32 +80,38 @@ def _report(manifest: Manifest, evaluation: Evaluation) -> tuple[Mapping[str, st
 
 
 def _manifest(trained: Trained) -> Manifest:
-    model, data, declaration, evaluation = trained.model, trained.data, trained.declaration, trained.evaluation
+    model, data = trained.done.fitted.model, trained.done.data
+    declaration, evaluation = trained.declaration, trained.evaluation
+    searched = {"searched": trained.done.searched} if trained.done.searched else {}
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
     ended = datetime.now(UTC).isoformat(timespec="seconds")
     return Manifest(
         declaration=declaration,
         labels=tuple(map(str, model.classes_)) if declaration.target.kind == "class" else (),
         samples=_samples(model, data.head, declaration),
-        hyperparameters=dict(trained.values),
+        hyperparameters={**trained.done.values, **searched},
         metrics={name: value for name, value in evaluation.scores.items() if np.isfinite(value)},
         ranges={
             feature.name: _range(data.train.matrix[:, index], feature) for index, feature in enumerate(declaration.features)
         },
-        data={
-            "train_rows": len(data.train),
-            "validation_rows": len(data.validation),
-            "held_out_by": data.held_out_by,
-            "rows_dropped": data.rows_dropped,
-            "target_out_of_range": data.target_out_of_range,
-            "sha256": data.train.fingerprint(),
-        },
+        data=data.about or _about(data),
         parity=evaluation.parity,
         origin={**trained.origin, "ended": ended, "python": platform.python_version(), "versions": versions},
         files={},
         intervals=evaluation.intervals.to_json() if evaluation.intervals else None,
         confidence=evaluation.confidence,
     )
+
+
+def _about(data: Data) -> dict[str, Any]:
+    return {
+        "train_rows": len(data.train),
+        "validation_rows": len(data.validation),
+        "held_out_by": data.held_out_by,
+        "rows_dropped": data.rows_dropped,
+        "target_out_of_range": data.target_out_of_range,
+        "sha256": data.train.fingerprint(),
+    }
 
 
 def _samples(model: Pipeline, head: Table, declaration: Declaration) -> tuple[Mapping[str, Any], ...]:

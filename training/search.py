@@ -30,7 +30,7 @@ from contract.hyperparameters import parse_hyperparameters
 from contract.tuning import text
 from model.metrics import metrics_of
 from training.checkpoints import Checkpoints
-from training.child import run
+from training.child import Tell, run
 from training.fit import SMALL_CELLS
 from training.read import Table
 from training.space import Candidate, Space, toward
@@ -44,6 +44,8 @@ LEAST_RUNG = 100
 """Rows below which folds tell little of a candidate, and a fit costs no less."""
 LEAST_OF_A_LABEL = 10
 MOST_RUNGS = 4
+Look = Callable[[tuple[Any, ...], Tell, Stop, float], str]
+"""Runs `brackets(tell, *arguments)` until a stop, or the last argument's seconds; returns why it failed."""
 GRACE_S = 60
 """After a SIGTERM, for the fit of what was found: half of what the platform gives (T-27), the rest is for export and upload."""
 
@@ -75,7 +77,12 @@ class Rung:
 
 
 def search(
-    declaration: Declaration, values: Mapping[str, Any], table: Table, stop: Stop, kept: Checkpoints | None
+    declaration: Declaration,
+    values: Mapping[str, Any],
+    table: Table,
+    stop: Stop,
+    kept: Checkpoints | None,
+    look: Look | None = None,
 ) -> tuple[dict[str, Any], Found]:
     """Return the values to fit with, their estimator among them, and how they were found.
 
@@ -85,6 +92,7 @@ def search(
         table: the rows to learn from.
         stop: whether the platform asked to stop; what was found by then is taken, and there is a grace to fit it in.
         kept: where a job that starts again finds what was chosen; None keeps nothing.
+        look: what runs `brackets`; by default a child of this process.
 
     Raises:
         Stopped: the signal came before any candidate was scored.
@@ -94,7 +102,7 @@ def search(
     if earlier:
         return earlier
     started, watch = time.monotonic(), _Watch(declaration, values["search_seconds"])
-    failure = run(_look, (declaration, values, table), watch.hear, stop, values["search_seconds"])
+    failure = (look or run_in_child)((declaration, values, table), watch.hear, stop, values["search_seconds"])
     best = watch.best
     if best is None and stop.requested:
         raise Stopped("Stopped by a signal while searching, before any candidate was scored. Start the job again.")
@@ -112,11 +120,12 @@ def search(
     return chosen, found
 
 
-def brackets(tell: Callable[[Any], None], declaration: Declaration, values: Mapping[str, Any], table: Table) -> None:
+def brackets(tell: Tell, declaration: Declaration, values: Mapping[str, Any], table: Table) -> None:
     """Search bracket after bracket, without end; every rung and every bracket is told of when it ends.
 
     How many fits run at once, and where, is joblib's context: threads, processes or a cluster's workers give the same.
     """
+    warnings.simplefilter("ignore")  # a candidate that fails or doesn't converge has its score to say so
     rows = _sample(table, values["seed"])
     space = Space(declaration, values)
     for number in itertools.count():
@@ -126,12 +135,16 @@ def brackets(tell: Callable[[Any], None], declaration: Declaration, values: Mapp
         tell((number, bracket.n_candidates_, bracket.n_resources_))
 
 
-def _look(tell: Callable[[Any], None], declaration: Declaration, values: Mapping[str, Any], table: Table) -> None:
+def run_in_child(arguments: tuple[Any, ...], hear: Tell, stop: Stop, seconds: float) -> str:
+    """Run `brackets` in a child that is killed when its time is over."""
+    return run(_in_threads, arguments, hear, stop, seconds)
+
+
+def _in_threads(tell: Tell, declaration: Declaration, values: Mapping[str, Any], table: Table) -> None:
     """Run in the child, which may have no children of its own: candidates are fitted in threads, each by one.
 
     On few rows Python's lock makes two threads slower than one: a bracket on 404 rows took 1.5 CPU seconds and 4.1.
     """
-    warnings.simplefilter("ignore")  # a candidate that fails or doesn't converge has its score to say so
     backend, jobs = ("sequential", 1) if table.matrix.size < SMALL_CELLS else ("threading", cpus())
     with joblib.parallel_config(backend=backend, n_jobs=jobs), threadpool_limits(1):
         brackets(tell, declaration, values, table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,8 @@ class Data:
     """Rows whose target is outside the range declared for it; they are among the others."""
     whole: Table | None = None
     """The training channel as it came, for a cross-validation; None where there is none, since it is a copy of all rows."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """What the manifest says of the rows in place of this: with several hosts, of all of them, of which these are a sample."""
 
 
 def read_data(job: Job, declaration: Declaration, values: Mapping[str, Any]) -> Data:

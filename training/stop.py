@@ -42,16 +42,24 @@ class Stop:
         """
         self._phase = phase
         try:
-            if self.requested:
-                self._end()
+            self.check(phase)
             yield
         finally:
             self._phase = ""
 
+    def check(self, phase: str) -> None:
+        """Give up if a stop was asked for before there is a model to keep.
+
+        Raises:
+            Stopped: the signal came; the message names the phase.
+        """
+        if self.requested:
+            self._end(phase)
+
     def _remember(self, *_: object) -> None:
         self.requested = True
         if self._phase:
-            self._end()
+            self._end(self._phase)
 
-    def _end(self) -> None:
-        raise Stopped(f"Stopped by a signal while {self._phase}, before there was a model to keep. Start the job again.")
+    def _end(self, phase: str) -> None:
+        raise Stopped(f"Stopped by a signal while {phase}, before there was a model to keep. Start the job again.")

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from contract.cgroup import cpus
-from contract.declaration import AUTO
 from contract.errors import AlgorithmError, BerthError, UserError
 from contract.files import write_text
 from contract.hyperparameters import ignored_hyperparameters, parse_hyperparameters
 from contract.job import Job, read_job
 from training.settings import Settings
 from training.stop import Stop
+
+if TYPE_CHECKING:  # the libraries behind it load after the signal handler is in place
+    from training.cluster import Cluster
 
 FAILURE_CHARACTERS = 1024  # T-26: of the file, what reaches the user
 
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads sleep: spinning ones starve a shared machine
     settings = Settings.from_environ(os.environ)
     try:
-        train(settings, read_job(settings.paths, os.environ), stop)
+        return _run(settings, read_job(settings.paths, os.environ), stop)
     except BerthError as error:
         return _fail(settings, error)
     except Exception as error:
@@ -49,59 +48,53 @@ def main(arguments: Sequence[str] = ()) -> int:
         return _fail(settings, AlgorithmError(f"{type(error).__name__}: {error}. The log has the traceback."))
     finally:
         stop.ignore()
+
+
+def _run(settings: Settings, job: Job, stop: Stop) -> int:
+    """Train on this host alone, or lead the job's others, or follow their leader."""
+    if len(job.hosts) == 1:
+        train(settings, job, stop)
+        return 0
+    from training.cluster import follow, lead
+
+    if job.host != job.hosts[0]:
+        return follow(job, stop)
+    with lead(job, stop) as cluster:
+        train(settings, job, stop, cluster)
     return 0
 
 
-def train(settings: Settings, job: Job, stop: Stop) -> None:
+def train(settings: Settings, job: Job, stop: Stop, cluster: Cluster | None = None) -> None:
     """Read, fit, measure, export, write.
 
     Raises:
         BerthError: the job can't be done; nothing of this run is left in the model directory.
     """
     started = datetime.now(UTC)
-    with stop.ending("reading the data"):
-        from model import DECLARATION
+    from model import DECLARATION
 
-        _check_hosts(job)
-        values = parse_hyperparameters(job.hyperparameters, DECLARATION.hyperparameters)
-        for name in ignored_hyperparameters(job.hyperparameters, DECLARATION.hyperparameters, str(values["estimator"])):
-            print(f"train: {name} is ignored: it is no hyperparameter of {values['estimator']}", flush=True)
-        print(f"train: {DECLARATION.name}, {values['estimator']}, {_job_name(job)}", flush=True)
+    values = parse_hyperparameters(job.hyperparameters, DECLARATION.hyperparameters)
+    for name in ignored_hyperparameters(job.hyperparameters, DECLARATION.hyperparameters, str(values["estimator"])):
+        print(f"train: {name} is ignored: it is no hyperparameter of {values['estimator']}", flush=True)
+    print(f"train: {DECLARATION.name}, {values['estimator']}, {_job_name(job)}", flush=True)
 
-        from training.split import read_data
+    if cluster:
+        from training.distribute import fit_together
 
-        data = read_data(job, DECLARATION, values)
+        done = fit_together(cluster, job, DECLARATION, values)
+    else:
+        with stop.ending("loading its libraries"):
+            from training.alone import fit_alone
 
-    from training.checkpoints import Checkpoints, job_key
-    from training.fit import Plan, fit
-
-    key = job_key(DECLARATION, values, data.train) if job.checkpoints else ""
-    checkpoints = Checkpoints.open(job.checkpoints, job.host, key) if job.checkpoints else None
-    searched: dict[str, Any] = {}
-    if values["estimator"] == AUTO:
-        from training.search import search
-
-        values, found = search(DECLARATION, values, data.train, stop, checkpoints)
-        searched = {"searched": asdict(found)}
-        if checkpoints:
-            checkpoints = replace(checkpoints, key=job_key(DECLARATION, values, data.train))
-    with tempfile.TemporaryDirectory(prefix="berth-") as scratch:
-        plan = Plan.from_values(DECLARATION, values)
-        fitted = fit(plan, data, Path(scratch), stop, checkpoints, meanwhile=_import_what_comes_next)
+        done = fit_alone(job, DECLARATION, values, stop)
 
     from training import artifacts
     from training.evaluate import evaluate
 
-    evaluation = evaluate(DECLARATION, fitted.model, data, values, fitted.stopped)
-    stopped = fitted.stopped or bool(searched and searched["searched"]["stopped"])
-    origin = {**_origin(settings, job, started), "stopped_early": stopped, "resumed_after_rounds": fitted.resumed_after}
-    chosen = {**values, **searched}
-    artifacts.write(settings.paths.model, artifacts.Trained(DECLARATION, fitted.model, data, chosen, evaluation, origin))
-
-
-def _import_what_comes_next() -> None:
-    """Load the libraries of the phases after the fit while it runs: a second that nobody waits for."""
-    from training import artifacts, report  # noqa: F401
+    evaluation = evaluate(DECLARATION, done.fitted.model, done.data, done.values, done.fitted.stopped)
+    rounds = done.fitted.resumed_after
+    origin = {**_origin(settings, job, started), "stopped_early": done.stopped, "resumed_after_rounds": rounds}
+    artifacts.write(settings.paths.model, artifacts.Trained(DECLARATION, done, evaluation, origin))
 
 
 def _answer(arguments: Sequence[str]) -> int:
@@ -112,11 +105,6 @@ def _answer(arguments: Sequence[str]) -> int:
     except BerthError as error:  # the declaration's faults
         print(f"train: {error.message}", file=sys.stderr, flush=True)
         return error.exit_code
-
-
-def _check_hosts(job: Job) -> None:
-    if len(job.hosts) > 1:
-        raise UserError(f"The job has {len(job.hosts)} hosts; training runs on one. Set the instance count to 1.")
 
 
 def _job_name(job: Job) -> str:

@@ -1,0 +1,72 @@
+"""The part of a job up to the fitted pipeline, on one machine: read, search where that is asked for, fit."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contract.declaration import AUTO, Declaration
+from contract.job import Job
+from training.checkpoints import Checkpoints, job_key
+from training.fit import Fitted, Plan, fit
+from training.split import Data, read_data
+from training.stop import Stop
+
+if TYPE_CHECKING:  # a second of imports that only a search needs
+    from training.search import Look
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a job comes to before its model is measured."""
+
+    data: Data
+    values: Mapping[str, Any]
+    """The hyperparameters; after a search those that it chose."""
+    fitted: Fitted
+    searched: Mapping[str, Any] = field(default_factory=dict)
+    """What a search says of itself."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal ended the search, or the fit, early."""
+        return self.fitted.stopped or bool(self.searched.get("stopped"))
+
+
+def fit_alone(job: Job, declaration: Declaration, values: Mapping[str, Any], stop: Stop, look: Look | None = None) -> Done:
+    """Return what a job comes to before its model is measured.
+
+    Args:
+        job: where the rows are, and checkpoints.
+        declaration: what they are.
+        values: the hyperparameters.
+        stop: whether the platform asked to stop.
+        look: what runs a search, where it is not a child of this process.
+
+    Raises:
+        BerthError: the rows can't be used, the fit failed, or a stop came before there was a model.
+    """
+    with stop.ending("reading the data"):
+        data = read_data(job, declaration, values)
+    key = job_key(declaration, values, data.train) if job.checkpoints else ""
+    checkpoints = Checkpoints.open(job.checkpoints, job.host, key) if job.checkpoints else None
+    searched: dict[str, Any] = {}
+    if values["estimator"] == AUTO:
+        from training.search import search
+
+        values, found = search(declaration, values, data.train, stop, checkpoints, look)
+        searched = asdict(found)
+        if checkpoints:
+            checkpoints = replace(checkpoints, key=job_key(declaration, values, data.train))
+    with tempfile.TemporaryDirectory(prefix="berth-") as scratch:
+        plan = Plan.from_values(declaration, values)
+        fitted = fit(plan, data, Path(scratch), stop, checkpoints, meanwhile=_import_what_comes_next)
+    return Done(data, values, fitted, searched)
+
+
+def _import_what_comes_next() -> None:
+    """Load the libraries of the phases after the fit while it runs: a second that nobody waits for."""
+    from training import artifacts, report  # noqa: F401

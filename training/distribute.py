@@ -1,0 +1,342 @@
+"""The rows of several hosts, and fits over them: each host reads its own, and no training row is moved but a bounded sample.
+
+Where a channel is replicated every host takes each n-th row of it; where it is sharded (T-23) a host's rows are its part, which
+may be empty. Held-out rows are a seeded split of every host's rows, or the validation channel's, likewise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import threading
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+import joblib
+import numpy as np
+from sklearn.base import clone
+from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.pipeline import Pipeline
+
+from contract.declaration import Declaration
+from contract.errors import AlgorithmError, BadData, BerthError, UserError
+from contract.job import TRAINING, VALIDATION, Channel, Job, read_job
+from contract.metrics import ROWS_DROPPED, report_metric
+from contract.paths import Paths
+from model.metrics import measure
+from model.pipeline import build_pipeline
+from training.alone import Done, fit_alone
+from training.child import Tell
+from training.cluster import LIGHTGBM_PORT, Cluster
+from training.fit import Fitted, Plan
+from training.read import Table, concatenate, read_channel
+from training.rounds import Enough
+from training.split import LEAST_ROWS, SAMPLES, Data
+from training.stop import Stop
+
+GATHERED_ROWS = 50_000
+"""What the leader takes of the held-out rows, and of the training rows: for metrics, parity and the manifest's ranges."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One host's rows; it stays in that host's worker."""
+
+    train: Table
+    validation: Table
+    dropped: int
+    """Rows left out for a fault; of a replicated channel the first host counts them."""
+    out_of_range: int
+    """Rows whose target is outside its declared range, counted likewise."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The rows of all hosts: where they are, and the leader's sample of them."""
+
+    shards: Mapping[str, Any]
+    """Host to the future of its Shard, of those that have training rows."""
+    rows: Mapping[str, int]
+    data: Data
+
+
+def fit_together(cluster: Cluster, job: Job, declaration: Declaration, values: Mapping[str, Any]) -> Done:
+    """Return what a job of several hosts comes to before its model is measured.
+
+    LightGBM learns from the rows of all hosts. Another estimator learns on the leader, which then has all rows; what the others
+    do is to cross-validate, and to search where `estimator=auto` asks for it.
+
+    Raises:
+        BerthError: the rows can't be used, the fit failed, a host was lost, or a stop came.
+    """
+    check_one_machine(job, values)
+    if values["estimator"] == "lightgbm":
+        spread = read_data(cluster, job, declaration, values)
+        return Done(spread.data, values, fit(cluster, declaration, values, spread))
+    folds = values["cv_folds"]
+    done = fit_alone(job, declaration, {**values, "cv_folds": 0}, cluster.stop, partial(look, cluster))
+    done = replace(done, values={**done.values, "cv_folds": folds})
+    if folds > 1:
+        whole = concatenate([done.data.train, done.data.validation])
+        cross_validate(cluster, Plan.from_values(declaration, done.values), whole)
+    return done
+
+
+def look(cluster: Cluster, arguments: tuple[Any, ...], hear: Tell, stop: Stop, seconds: float) -> str:
+    """Run a search's brackets over the cluster until a stop or the end of its seconds; return why it failed.
+
+    A host that is lost takes its candidates with it: what was found by then counts, as at the end of the time.
+    """
+    over = threading.Event()
+
+    def tell(content: Any) -> None:
+        if over.is_set():
+            raise Enough
+        hear(content)
+
+    def search_brackets() -> None:
+        from training.search import brackets
+
+        with joblib.parallel_config(backend="dask"):  # of this thread
+            brackets(tell, *arguments)
+
+    def end() -> None:
+        if stop.requested or time.monotonic() >= deadline:
+            raise Enough
+
+    deadline = time.monotonic() + seconds
+    try:
+        cluster.run("searching", search_brackets, end)
+    except Enough:
+        return ""
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        over.set()
+    return "it ended before its time"
+
+
+def read_data(cluster: Cluster, job: Job, declaration: Declaration, values: Mapping[str, Any]) -> Spread:
+    """Let every host read its rows; return where they are, and a sample.
+
+    Raises:
+        BerthError: a host's rows can't be used; the message names the host.
+        BadData: all hosts' rows together are too few, or lack a label or any value of a feature.
+    """
+    read = partial(read_shard, hosts=job.hosts, values=dict(values))
+    futures = {host: _on(cluster, host, read, host) for host in job.hosts}
+    facts = _gather(cluster, {host: _on(cluster, host, describe, future) for host, future in futures.items()})
+    _check(facts, declaration)
+    rows = {host: fact["rows"] for host, fact in facts.items()}
+    held_out = {host: fact["held_out"] for host, fact in facts.items()}
+    train = _sample(cluster, futures, "train", rows)
+    validation = _sample(cluster, futures, "validation", held_out)
+    total = {"train_rows": sum(rows.values()), "validation_rows": sum(held_out.values())}
+    counts = ", ".join(f"{host} {rows[host]:,} and {held_out[host]:,}" for host in job.hosts)
+    print(f"data: {total['train_rows']:,} rows to learn from, {total['validation_rows']:,} held out ({counts})", flush=True)
+    combined = hashlib.sha256("".join(fact["sha256"] for fact in facts.values()).encode()).hexdigest()
+    dropped, outside = (sum(fact[name] for fact in facts.values()) for name in ("dropped", "out_of_range"))
+    report_metric(ROWS_DROPPED, dropped)
+    about = {
+        **total,
+        "held_out_by": "the channel validation"
+        if job.channel(VALIDATION)
+        else f"a split on each host with seed {values['seed']}",
+        "rows_dropped": dropped,
+        "target_out_of_range": outside,
+        "sha256": combined,
+        "hosts": rows,
+        "measured_rows": [len(train), len(validation)],
+    }
+    shards = {host: future for host, future in futures.items() if rows[host]}
+    head = train.take(np.arange(min(SAMPLES, len(train))))
+    return Spread(shards, rows, Data(train, validation, head, about["held_out_by"], dropped, outside, about=about))
+
+
+def read_shard(host: str, hosts: Sequence[str], values: Mapping[str, Any]) -> Shard:
+    """Return this host's rows; runs in its worker.
+
+    Raises:
+        BerthError: they can't be used; the message names the host.
+    """
+    from model import DECLARATION
+
+    job, index = read_job(Paths.from_environ(os.environ), os.environ), hosts.index(host)
+    own = partial(_own_rows, declaration=DECLARATION, drop=values["bad_rows"] == "drop", index=index, hosts=len(hosts))
+    try:
+        table = own(job.channel(TRAINING))
+        if job.channel(VALIDATION):
+            held_out = own(job.channel(VALIDATION))
+            return Shard(table, held_out, table.dropped + held_out.dropped, table.out_of_range + held_out.out_of_range)
+    except BerthError as error:
+        raise type(error)(f"Host {host}: {error.message}", **error.facts) from error
+    order = np.random.default_rng([values["seed"], index]).permutation(len(table))
+    rows = min(round(len(table) * values["validation_fraction"]), values["validation_rows"] // len(hosts))
+    learn, held_out = table.take(np.sort(order[rows:])), table.take(np.sort(order[:rows]))
+    return Shard(learn, held_out, table.dropped, table.out_of_range)
+
+
+def describe(shard: Shard) -> dict[str, Any]:
+    """Return what the leader must know of a shard; runs in its worker."""
+    return {
+        "rows": len(shard.train),
+        "dropped": shard.dropped,
+        "out_of_range": shard.out_of_range,
+        "held_out": len(shard.validation),
+        "labels": sorted(set(shard.train.target.tolist())) if shard.train.target.dtype.kind == "U" else [],
+        "empty": np.isnan(shard.train.matrix).all(axis=0),
+        "sha256": shard.train.fingerprint(),
+    }
+
+
+def fit(cluster: Cluster, declaration: Declaration, values: Mapping[str, Any], spread: Spread) -> Fitted:
+    """Return LightGBM's pipeline, fitted over the rows of all hosts, each of which keeps its own.
+
+    A classifier is fitted as the booster within it, over indexes of labels: LightGBM's own distributed classifier takes each
+    host's labels for all there are.
+
+    Raises:
+        AlgorithmError: the fit failed, or a host was lost.
+    """
+    from lightgbm import DaskLGBMRegressor
+
+    labels = sorted(declaration.target.labels)
+    pipeline = build_pipeline(declaration, values)
+    # The order of this list ranks the hosts: left to who is first, the same job would end in another model.
+    machines = ",".join(f"{urlsplit(cluster.workers[host]).hostname}:{LIGHTGBM_PORT}" for host in spread.shards)
+    parameters = {**pipeline[-1].get_params(), "machines": machines, "tree_learner": "data"}
+    if labels:
+        several = {"objective": "multiclass", "num_class": len(labels)}
+        parameters.update(several if len(labels) > 2 else {"objective": "binary"})
+    matrix, target = _arrays(cluster, spread, labels)
+    # Each host's worker has as many threads as its container grants, and LightGBM says that it passes over ours.
+    warnings.filterwarnings("ignore", "Parameter n_jobs will be ignored")
+    distributed = DaskLGBMRegressor(client=cluster.client, **parameters)
+    try:
+        cluster.run("fitting", lambda: distributed.fit(matrix, target))
+    except BerthError:
+        raise
+    except Exception as error:
+        raise AlgorithmError(f"The fit over {len(spread.shards)} hosts failed: {type(error).__name__}: {error}") from error
+    # A fit of a row a label makes the pipeline know what it needs; its trees are then exchanged for those of all hosts.
+    known: Any = labels or [0.0, 0.0]
+    pipeline.fit(np.zeros((len(known), matrix.shape[1]), np.float32), np.array(known))
+    pipeline[-1]._Booster = distributed.booster_
+    print(f"fit: {values['max_iter']} of {values['max_iter']} rounds, on {len(spread.shards)} hosts", flush=True)
+    return Fitted(pipeline, False, 0)
+
+
+def check_one_machine(job: Job, values: Mapping[str, Any]) -> None:
+    """Refuse what can't be done: scikit-learn's estimators fit on the leader, which then must have all rows.
+
+    Raises:
+        UserError: the training channel is sharded, or folds are asked of rows that stay where they are.
+    """
+    channel = job.channel(TRAINING)
+    if values["estimator"] == "lightgbm":
+        if values["cv_folds"] > 1:
+            raise UserError("cv_folds needs all rows on one host, and lightgbm leaves them where they are. Set cv_folds to 0.")
+    elif channel and channel.is_sharded:
+        raise UserError(
+            f"{values['estimator']} is fitted on one machine, but channel {channel.name!r} is ShardedByS3Key over "
+            f"{len(job.hosts)} hosts. Make it FullyReplicated, set the instance count to 1, or set estimator=lightgbm."
+        )
+    else:
+        print(f"cluster: {values['estimator']} is fitted on {job.hosts[0]} alone; the other hosts cross-validate", flush=True)
+
+
+def cross_validate(cluster: Cluster, plan: Plan, table: Table) -> None:
+    """Print the mean of each metric over shuffled folds, which the hosts share out."""
+    kind = StratifiedKFold if table.target.dtype.kind == "U" else KFold
+    folds = list(kind(plan.cv_folds, shuffle=True, random_state=plan.seed).split(table.matrix, table.target))
+
+    def score_folds() -> list[dict[str, float]]:
+        with joblib.parallel_config(backend="dask"):  # of this thread
+            return joblib.Parallel()(joblib.delayed(score_fold)(plan.pipeline, table, *fold) for fold in folds)
+
+    scores = cluster.run("cross-validating", score_folds)
+    for name in scores[0]:
+        report_metric(f"cv:{name}", float(np.mean([score[name] for score in scores])))
+
+
+def score_fold(pipeline: Pipeline, table: Table, learn: Any, held_out: Any) -> dict[str, float]:
+    """Return the metrics of one fold; runs in a worker."""
+    fitted = clone(pipeline).fit(table.matrix[learn], table.target[learn])
+    return measure(fitted, table.matrix[held_out], table.target[held_out])
+
+
+def _own_rows(channel: Channel | None, declaration: Declaration, drop: bool, index: int, hosts: int) -> Table:
+    if channel is None:
+        raise UserError("The job has no channel named 'training' (or 'train').")
+    table = read_channel(channel, declaration, drop=drop, hosts=hosts)  # T-23: empty, where other hosts have its files
+    if channel.is_sharded:
+        return table
+    own = table.take(np.arange(index, len(table), hosts))
+    return replace(own, dropped=table.dropped, out_of_range=table.out_of_range) if index == 0 else own
+
+
+def _on(cluster: Cluster, host: str, function: Any, *arguments: Any) -> Any:
+    """Return the future of a call in a host's worker and nowhere else."""
+    return cluster.client.submit(function, *arguments, workers=[cluster.workers[host]], allow_other_workers=False, pure=False)
+
+
+def _gather(cluster: Cluster, futures: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(cluster.run("reading the data", lambda: cluster.client.gather(dict(futures))))
+
+
+def _check(facts: Mapping[str, Mapping[str, Any]], declaration: Declaration) -> None:
+    rows, held_out = (sum(fact[part] for fact in facts.values()) for part in ("rows", "held_out"))
+    if rows < LEAST_ROWS or not held_out:
+        raise BadData(
+            f"All hosts have {rows} rows to learn from and {held_out} held out; at least {LEAST_ROWS} and 1 are needed."
+        )
+    unseen = sorted(set(declaration.target.labels).difference(*(fact["labels"] for fact in facts.values())))
+    if unseen:
+        raise BadData(f"No training row has the label {', '.join(unseen)}; each declared label needs some.", labels=unseen)
+    nowhere = np.all([fact["empty"] for fact in facts.values()], axis=0)
+    empty = [declaration.feature_names[index] for index in np.flatnonzero(nowhere)]
+    if empty:
+        raise BadData(f"No training row has a value for {', '.join(empty)}. Take it out of model/features.py.", columns=empty)
+
+
+def _sample(cluster: Cluster, shards: Mapping[str, Any], part: str, counts: Mapping[str, int]) -> Table:
+    """Return all rows of a part where they are at most 50,000, else each host's share of that, evenly chosen."""
+    share = min(1.0, GATHERED_ROWS / max(1, sum(counts.values())))
+    futures = {host: _on(cluster, host, choose, shard, part, int(counts[host] * share)) for host, shard in shards.items()}
+    tables = list(_gather(cluster, futures).values())
+    return concatenate(tables)
+
+
+def choose(shard: Shard, part: str, count: int) -> Table:
+    """Return an even selection of a shard's rows; runs in its worker."""
+    table: Table = getattr(shard, part)
+    return table.take(np.linspace(0, max(0, len(table) - 1), count).astype(np.intp))
+
+
+def _arrays(cluster: Cluster, spread: Spread, labels: Sequence[str]) -> tuple[Any, Any]:
+    """Return Dask arrays of features and targets, one block a host, each where it lies."""
+    da: Any = importlib.import_module("dask.array")  # with it comes what only this needs
+    delayed = importlib.import_module("dask").delayed
+
+    width = spread.data.train.matrix.shape[1]
+    blocks = []
+    for host, shard in spread.shards.items():
+        matrix, target = (_on(cluster, host, pick, shard, part, labels) for part in ("matrix", "target"))
+        rows = spread.rows[host]
+        blocks.append(
+            (da.from_delayed(delayed(matrix), (rows, width), np.float32), da.from_delayed(delayed(target), (rows,), np.float64))
+        )
+    matrices, targets = zip(*blocks, strict=True)
+    return da.concatenate(matrices), da.concatenate(targets)
+
+
+def pick(shard: Shard, part: str, labels: Sequence[str]) -> np.ndarray[Any, Any]:
+    """Return a shard's matrix or target, labels by index; runs in its worker."""
+    values: np.ndarray[Any, Any] = getattr(shard.train, part)
+    return values if part == "matrix" or not labels else np.searchsorted(labels, values).astype(np.float64)
