@@ -35,8 +35,8 @@ from training import evaluate
 from training.alone import Done
 from training.artifacts import Trained, write
 from training.export import _convert
-from training.intervals import calibrate, rows_needed
 from training.fit import Fitted
+from training.intervals import calibrate, rows_needed
 from training.read import Table, read_channel
 from training.report import CARD, PAGE, QUALITY, figure
 from training.split import Data
@@ -166,7 +166,7 @@ def test_the_bounds_of_a_mean_error_are_those_that_statistics_know(rows: int) ->
 
 def test_the_bounds_are_the_same_for_the_same_seed(housing: Made) -> None:
     trained = housing.trained
-    again = evaluate.evaluate(DECLARATION, trained.model, trained.data, trained.values)
+    again = evaluate.evaluate(DECLARATION, trained.done.fitted.model, trained.done.data, trained.done.values)
     assert again.confidence == trained.evaluation.confidence
 
 
