@@ -26,7 +26,7 @@ HYPERPARAMETERS = (
     ),
     Hyperparameter(
         "bad_rows",
-        "What to do about rows with a value that can't be used: fail, or drop them and say how many",
+        "Rows with a value that can't be used: fail, or drop them and say how many",
         "categorical",
         "fail",
         choices=("fail", "drop"),
