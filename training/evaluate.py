@@ -23,7 +23,7 @@ from training.intervals import Intervals, calibrate, rows_needed
 from training.read import Table
 from training.split import Data
 
-TRAINING_ROWS = 50_000
+TRAINING_ROWS = 25_000
 """Training rows that are answered, at most, where there are more rows than parity is checked on."""
 STOPPED_ROWS = 10_000
 """Rows to check parity on after a stop: 120 s are left (T-27), and nobody knows how many of them are gone."""

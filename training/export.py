@@ -17,7 +17,7 @@ from contract.errors import ExportFailed
 from training import lightgbm
 from training.answers import Answers, Matrix, Predictor, evenly, onnx_predictor
 
-MAX_ROWS = 100_000
+MAX_ROWS = 50_000
 NUMBER_BOUND, PROBABILITY_BOUND = 1e-4, 1e-5
 
 
