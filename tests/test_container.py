@@ -27,7 +27,8 @@ MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 NOT_NEEDED = [
     *("*/bin/*gcc*", "*/bin/cc", "*/bin/ld", "*/bin/pip*"),
     *("*/site-packages/pip/*", "*/site-packages/setuptools/*", "*/site-packages/*/tests/*", "*.whl", "*.pyi"),
-    *("*/.cache/*", "/var/lib/apt/lists/*", "/var/cache/apt/*", "/opt/ml/*"),
+    *("*/.cache/*", "/var/lib/apt/lists/*", "/var/cache/apt/*", "/opt/ml/*"),  # T-5
+    *("*/libcuda.so*", "*/libnvidia-*", "*/site-packages/nvidia/*"),  # T-6
     *("/opt/berth/model/sample*", "/opt/berth/tests/*", "/opt/berth/.*", "*/Dockerfile", "*/requirements.lock"),
 ]
 
@@ -233,6 +234,13 @@ def test_a_bare_start_trains_where_a_training_is_configured(docker, image, tmp_p
     user = f"--user={os.getuid()}:{os.getgid()}"  # what it writes is ours to delete
     run(docker, "run", "--rm", "--network=none", user, f"--volume={job}:/opt/ml", image)
     assert (job / "model" / "manifest.json").exists()
+
+
+def test_a_job_may_name_the_program_itself(docker, image):  # T-2
+    """As `ContainerEntrypoint`, and then without a word: it trains, and here finds no channel."""
+    command = [docker, "run", "--rm", "--network=none", "--entrypoint=train", image]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (found.returncode, "The job's channels are: none" in found.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(

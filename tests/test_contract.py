@@ -198,6 +198,24 @@ def test_hosts_and_the_jobs_name_are_read(paths: Paths) -> None:
     assert (job.host, job.hosts, job.name, job.arn) == ("algo-2", ("algo-1", "algo-2"), "mine", "arn:aws:x")
 
 
+def test_instance_groups_and_topology_change_nothing(paths: Paths) -> None:  # T-35
+    hosts = {"current_host": "algo-2", "hosts": ["algo-1", "algo-2"], "network_interface_name": "eth1"}
+    groups = [{"instance_group_name": name, "instance_type": "ml.m5.large", "hosts": [f"algo-{name}"]} for name in "12"]
+    more = {"current_instance_type": "ml.m5.large", "current_group_name": "2", "instance_groups": groups, "topology": None}
+    (paths.config / "resourceconfig.json").write_text(json.dumps(hosts))
+    without = read_job(paths, {})
+    (paths.config / "resourceconfig.json").write_text(json.dumps({**hosts, **more}))
+    assert read_job(paths, {}) == without
+    assert without.hosts == ("algo-1", "algo-2")
+
+
+def test_variables_of_the_toolkits_change_nothing(paths: Paths) -> None:  # T-17
+    told = {"SM_HOSTS": '["x", "y"]', "SM_CURRENT_HOST": "x", "SM_CHANNELS": '["z"]', "SM_HPS": '{"a": 1}', "SM_HP_SEED": "7"}
+    told["SM_MODEL_DIR"] = "/elsewhere"
+    assert read_job(paths, told) == read_job(paths, {})
+    assert Paths.from_environ({"SAGEMAKER_BASE_DIR": "/x", **told}) == Paths.from_environ({"SAGEMAKER_BASE_DIR": "/x"})
+
+
 def test_a_hand_made_hyperparameter_file_may_hold_json_values(paths: Paths) -> None:
     (paths.config / "hyperparameters.json").write_text('{"rounds": 5, "keep": true, "kind": "oak", "rate": 0.25}')
     values = parse_hyperparameters(read_job(paths, {}).hyperparameters, KNOBS)

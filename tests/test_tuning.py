@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from contract.declaration import AUTO, Declaration, Hyperparameter, check
 from contract.errors import BadChannel, BadDeclaration
 from contract.hyperparameters import parse_hyperparameters
-from contract.job import read_job
+from contract.job import Channel, read_job
 from contract.metrics import metric_names
 from contract.paths import Paths
 from contract.tuning import parameter_ranges, supported_hyperparameters, text
@@ -33,6 +33,7 @@ from model import DECLARATION
 from model.metrics import CLASSIFICATION, REGRESSION, measure, metrics_of
 from model.pipeline import ESTIMATORS
 from training.command import description, table
+from training.sources import Format, content_format
 
 METRICS = metrics_of(DECLARATION.target)
 TRAIN = ROOT / "container" / "train"
@@ -208,7 +209,7 @@ def test_a_value_is_written_without_an_exponent_or_separators(value: Any, writte
     assert text(value) == written
 
 
-@pytest.mark.parametrize("mode", ["File", "FastFile", "Pipe"])
+@pytest.mark.parametrize("mode", ["File", "FastFile", "Pipe", "Stream"])
 def test_a_channels_modes_are_those_that_a_job_is_let_through_with(tmp_path: Path, mode: str) -> None:
     paths = Paths(tmp_path)
     paths.config.mkdir(parents=True)
@@ -216,6 +217,15 @@ def test_a_channels_modes_are_those_that_a_job_is_let_through_with(tmp_path: Pat
     (taken,) = {tuple(channel["SupportedInputModes"]) for channel in SPECIFICATION["TrainingChannels"]}
     with nullcontext() if mode in taken else pytest.raises(BadChannel):
         read_job(paths, {})
+
+
+def test_the_description_says_what_is_read_and_on_how_many_hosts() -> None:  # T-36
+    for channel in SPECIFICATION["TrainingChannels"]:
+        formats = {content_format(Channel("training", ROOT, told)) for told in channel["SupportedContentTypes"]}
+        assert formats == set(get_args(Format))
+        assert channel["SupportedInputModes"] == ["File", "FastFile", "Pipe"]
+        assert channel["SupportedCompressionTypes"] == ["None", "Gzip"]  # read in test_inputs.py
+    assert SPECIFICATION["SupportsDistributedTraining"] is True  # done in test_distributed.py
 
 
 # Metrics

@@ -13,13 +13,13 @@ from typing import Any
 
 from contract.declaration import Declaration, Hyperparameter
 from contract.hyperparameters import describe
-from contract.job import TRAINING, VALIDATION
+from contract.job import MODES, TRAINING, VALIDATION
 from contract.metrics import PARTS, Metric
 from contract.tuning import metric_definitions, objectives, supported_hyperparameters, text, tuning_job
+from training.sources import CONTENT_TYPES
 
 WIDTH = 100
-CONTENT_TYPES = ["text/csv"]
-MODES = ["File", "FastFile"]
+COMPRESSIONS = ["None", "Gzip"]
 
 
 def answer(arguments: Sequence[str]) -> int:
@@ -44,7 +44,7 @@ def description(declaration: Declaration, metrics: Sequence[Metric]) -> dict[str
             "SupportedHyperParameters": supported_hyperparameters(declaration),
             "MetricDefinitions": metric_definitions(metrics),
             "SupportedTuningJobObjectiveMetrics": objectives(metrics),
-            "SupportsDistributedTraining": False,
+            "SupportsDistributedTraining": True,  # T-36: lightgbm learns on all hosts, others share folds and searches out
         },
         "HyperParameterTuningJobs": {name: tuning_job(declaration, metrics, name) for name in declaration.estimators},
     }
@@ -52,9 +52,13 @@ def description(declaration: Declaration, metrics: Sequence[Metric]) -> dict[str
 
 def channels() -> list[dict[str, Any]]:
     """Return `TrainingChannels`: what `train` reads (M-2)."""
-    told = {"SupportedContentTypes": CONTENT_TYPES, "SupportedInputModes": MODES, "SupportedCompressionTypes": ["None"]}
+    told = {
+        "SupportedContentTypes": [name for name in CONTENT_TYPES if name],
+        "SupportedInputModes": list(MODES),
+        "SupportedCompressionTypes": COMPRESSIONS,
+    }
     return [
-        {"Name": TRAINING[0], "Description": "Rows to learn from.", "IsRequired": True, **told},
+        {"Name": TRAINING[0], "Description": "Rows to learn from; through a pipe as CSV alone.", "IsRequired": True, **told},
         {
             "Name": VALIDATION[0],
             "Description": "Rows to measure on; without it a share is split off.",
