@@ -21,8 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from pyarrow.csv import CSVWriter
 
 from contract.manifest import read_manifest
 from local_test.emulator import lay_out
@@ -63,43 +61,50 @@ class Cost:
 
 
 def measure(rows: int, estimator: str, rounds: int, folder: Path) -> list[str]:
-    """Return a row of the table: medians of interleaved rounds, ratios taken within a round."""
-    base = folder / f"{estimator}-{rows}"
-    data = folder / f"data-{rows}"
+    """Return a row of the table: medians of interleaved rounds, ratios taken within a round.
+
+    Memory is watched in a round of its own, since looking at it takes time from who is looked at.
+    """
+    base, data = folder / f"{estimator}-{rows}", folder / f"data-{rows}"
     if not data.exists():
         write_rows(data, rows)
     lay_out(base, {}, {"estimator": estimator})
     (base / "input" / "data").mkdir(exist_ok=True)
     (base / "input" / "data" / "training").symlink_to(data)
     (base / "input" / "config" / "inputdataconfig.json").write_text('{"training": {"TrainingInputMode": "FastFile"}}')
+    train = [sys.executable, str(ROOT / "container" / "train")]
+    environ = {"SAGEMAKER_BASE_DIR": str(base)}
+    peaks = [run(train, environ, watch=True), run(_bare_script(base, data / "rows.csv"), {}, watch=True)]
     runs = []
     for _ in range(rounds):
-        (base / "input" / "config" / "checkpointconfig.json").unlink(missing_ok=True)
-        plain = train(base)
-        bare = bare_script(base, data / "rows.csv")
-        state = tempfile.mkdtemp(dir=folder)
-        (base / "input" / "config" / "checkpointconfig.json").write_text(json.dumps({"LocalPath": state}))
-        runs.append((bare, plain, train(base)))
-    return [estimator, f"{rows:,}", *_figures(runs)]
+        config = base / "input" / "config" / "checkpointconfig.json"
+        config.unlink(missing_ok=True)
+        plain, bare = run(train, environ), run(_bare_script(base, data / "rows.csv"), {})
+        config.write_text(json.dumps({"LocalPath": tempfile.mkdtemp(dir=folder)}))
+        runs.append((bare.seconds, plain.seconds, run(train, environ).seconds))
+    return [estimator, f"{rows:,}", *_figures(runs, *(cost.peak_mb for cost in peaks))]
 
 
-def _figures(runs: Sequence[tuple[Cost, Cost, Cost]]) -> list[str]:
+def _figures(runs: Sequence[tuple[float, float, float]], train_mb: float, bare_mb: float) -> list[str]:
     def median(values: Sequence[float], digits: int) -> str:
         return f"{statistics.median(values):.{digits}f}"
 
     return [
-        median([bare.seconds for bare, _, _ in runs], 1),
-        median([plain.seconds for _, plain, _ in runs], 1),
-        median([plain.seconds / bare.seconds for bare, plain, _ in runs], 2),
-        median([bare.peak_mb for bare, _, _ in runs], 0),
-        median([plain.peak_mb for _, plain, _ in runs], 0),
-        median([plain.peak_mb / bare.peak_mb for bare, plain, _ in runs], 2),
-        median([kept.seconds / bare.seconds for bare, _, kept in runs], 2),
+        median([bare for bare, _, _ in runs], 1),
+        median([plain for _, plain, _ in runs], 1),
+        median([plain / bare for bare, plain, _ in runs], 2),
+        f"{bare_mb:.0f}",
+        f"{train_mb:.0f}",
+        f"{train_mb / bare_mb:.2f}",
+        median([kept / bare for bare, _, kept in runs], 2),
     ]
 
 
 def write_rows(folder: Path, rows: int, seed: int = 0) -> None:
     """Write one CSV file of made-up housing: the sample's columns and ranges, a target that depends on them, and noise."""
+    import pyarrow as pa  # in the tests' environment alone
+    from pyarrow.csv import CSVWriter
+
     folder.mkdir(parents=True)
     chance = np.random.default_rng(seed)
     schema = pa.schema([(name, pa.float64()) for name in ("CHAS", "RM", "TAX", "PTRATIO", "B", "LSTAT", "MEDV")])
@@ -119,26 +124,20 @@ def _block(chance: np.random.Generator, rows: int) -> list[np.ndarray[Any, Any]]
     return [chas, rm, tax, ptratio, b, lstat, (worth + chance.normal(0, 2.5, rows)).round(1)]
 
 
-def train(base: Path) -> Cost:
-    """Run `train` over an /opt/ml and return its cost."""
-    return run([sys.executable, str(ROOT / "container" / "train")], {"SAGEMAKER_BASE_DIR": str(base)})
-
-
-def bare_script(base: Path, data: Path) -> Cost:
-    """Read the same file, fit the estimator of the model that `train` left on as many rows, dump it; return the cost."""
+def _bare_script(base: Path, data: Path) -> list[str]:
+    """Return the command that reads the same file, fits the estimator that `train` has fitted on as many rows, and dumps it."""
     described = subprocess.run(
         [sys.executable, "-c", DESCRIBE, str(base / "model" / "model.joblib")],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     manifest = read_manifest(base / "model")
-    declaration = manifest.declaration
-    rows = manifest.data["train_rows"]
+    declaration, rows = manifest.declaration, manifest.data["train_rows"]
     about = [*json.loads(described.stdout), declaration.feature_names, declaration.target.name, rows]
-    return run([sys.executable, "-c", BARE, str(data), str(base / "bare.joblib"), json.dumps(about)], {})
+    return [sys.executable, "-c", BARE, str(data), str(base / "bare.joblib"), json.dumps(about)]
 
 
-def run(command: Sequence[str], environ: Mapping[str, str]) -> Cost:
-    """Run a program to its end and return its cost.
+def run(command: Sequence[str], environ: Mapping[str, str], watch: bool = False) -> Cost:
+    """Run a program to its end and return its cost; its memory only where it is to be watched.
 
     Raises:
         RuntimeError: it failed; the message has what it printed.
@@ -146,9 +145,10 @@ def run(command: Sequence[str], environ: Mapping[str, str]) -> Cost:
     started, peak = time.monotonic(), 0.0
     with tempfile.TemporaryFile() as log:
         program = subprocess.Popen(command, env={**os.environ, **environ}, stdout=log, stderr=subprocess.STDOUT)
-        while program.poll() is None:
+        while watch and program.poll() is None:
             peak = max(peak, _resident_mb(program.pid))
             time.sleep(SAMPLE_S)
+        program.wait()
         seconds = time.monotonic() - started
         if program.returncode:
             log.seek(0)

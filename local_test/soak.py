@@ -25,6 +25,8 @@ from pathlib import Path
 
 from local_test import outcomes
 from local_test.emulator import lay_out, train
+from local_test.growth import COLUMNS as GROWTH_COLUMNS
+from local_test.growth import measure as growth_of_rows
 from local_test.hosting import body_memory
 from local_test.runners import ROOT, Processes, free_port
 
@@ -69,6 +71,7 @@ def soak(data: Path, image: str, docker: str, target: Path, only: Sequence[str] 
             "fuzzing": lambda: fuzzing(FUZZ_INPUTS, FUZZ_EXAMPLES),
             "models": lambda: models(500),
             "kills": lambda: kills(50),
+            "rows": lambda: rows_against_a_script([10_000, 100_000, 1_000_000, 10_000_000], Path(folder)),
         }
         if set(only) - set(sections):
             print(f"SECTIONS takes: {' '.join(sections)}", file=sys.stderr)
@@ -212,6 +215,17 @@ def kills(count: int) -> str:
     what = f"{count} jobs of each of two estimators killed: at most one step lost, the model the same byte for byte"
     said = done.stdout.strip().splitlines()[-1]
     return _section("Jobs killed at random moments and started again", "make soak", ["what", "pytest says"], [[what, said]])
+
+
+def rows_against_a_script(sizes: Sequence[int], folder: Path, rounds: int = 3) -> str:
+    """Train on more and more rows, beside a script that only reads, fits and dumps; of 10^7 rows one round."""
+    rows = [
+        growth_of_rows(size, estimator, rounds if size <= 1_000_000 else 1, folder)
+        for size in sizes
+        for estimator in ("hist_gradient_boosting", "lightgbm")
+    ]
+    title = "Training beside a script that does only `read_csv`, `fit` and `dump` on the same rows"
+    return _section(title, "make soak SECTIONS=rows", GROWTH_COLUMNS, rows)
 
 
 def models(count: int) -> str:

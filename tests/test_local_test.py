@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, SAMPLE
 
-from local_test import payloads
+from local_test import growth, payloads
 from local_test.emulator import Endpoint, lay_out, serving, train
 from local_test.run import run
 from local_test.runners import Containers, Processes
@@ -112,3 +112,11 @@ def test_a_served_container_has_no_network_but_an_internal_one(docker: str, imag
 def inspect(docker: str, name: str, template: str, kind: str = "container") -> str:
     command = [docker, kind, "inspect", "--format", template, name]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_the_growth_of_a_job_is_measured_beside_a_bare_script(tmp_path: Path) -> None:
+    row = dict(zip(growth.COLUMNS, growth.measure(2_000, "lightgbm", 1, tmp_path), strict=True))
+    assert (row["estimator"], row["rows"]) == ("lightgbm", "2,000")
+    assert 50 < float(row["bare script: MB"]) < 1_000
+    assert 50 < float(row["train: MB"]) < 1_000
+    assert float(row["with checkpoints: ratio"]) > 0

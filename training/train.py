@@ -37,8 +37,8 @@ def main(arguments: Sequence[str] = ()) -> int:
         return _answer(arguments)
     # Every CPU that the cgroup grants, not every CPU of the host; read by the libraries when they load.
     os.environ.setdefault("OMP_NUM_THREADS", str(cpus()))
-    # Threads that wait spin for some microseconds, then sleep. Always spinning starves a shared machine (a fit of 6 s took 160);
-    # never spinning costs a third of the fit.
+    # Threads that wait spin for some microseconds, then sleep: always spinning starves a shared machine (a fit of 6 s took
+    # 160), never spinning costs a third of the fit.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     settings = Settings.from_environ(os.environ)
     try:
@@ -81,7 +81,7 @@ def train(settings: Settings, job: Job, stop: Stop, cluster: Cluster | None = No
     print(f"train: {DECLARATION.name}, {values['estimator']}, {_job_name(job)}", flush=True)
 
     if cluster:
-        from training.distribute import fit_together
+        from training.together import fit_together
 
         done = fit_together(cluster, job, DECLARATION, values)
     else:
