@@ -155,6 +155,11 @@ class _Telling:
 
     tell: Callable[[Any], None]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave `tell` here: a search goes along with each fit that another host is to do."""
+        state: Any = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "tell"}
+
     def _run_search(self, evaluate_candidates: Callable[..., Any], *, callback_ctx: Any) -> None:
         def evaluate(*arguments: Any, **options: Any) -> Any:
             results = evaluate_candidates(*arguments, **options)
