@@ -71,6 +71,7 @@ def soak(data: Path, image: str, docker: str, target: Path, only: Sequence[str] 
             "fuzzing": lambda: fuzzing(FUZZ_INPUTS, FUZZ_EXAMPLES),
             "models": lambda: models(500),
             "kills": lambda: kills(50),
+            "hosts": several_hosts,
             "rows": lambda: rows_against_a_script([10_000, 100_000, 1_000_000, 10_000_000], Path(folder)),
         }
         if set(only) - set(sections):
@@ -215,6 +216,16 @@ def kills(count: int) -> str:
     what = f"{count} jobs of each of two estimators killed: at most one step lost, the model the same byte for byte"
     said = done.stdout.strip().splitlines()[-1]
     return _section("Jobs killed at random moments and started again", "make soak", ["what", "pytest says"], [[what, said]])
+
+
+def several_hosts() -> str:
+    """Run every test of several hosts, the long ones too, in network namespaces."""
+    command = [sys.executable, "-m", "pytest", "-q", "tests/test_distributed.py"]
+    done = subprocess.run(command, env={**os.environ, "LONG": "1"}, cwd=ROOT, capture_output=True, text=True, check=False)
+    what = "2 and 3 hosts: sharded and replicated rows, hosts lost, cut off and stopped, a search shared out"
+    return _section(
+        "Several hosts", "make soak SECTIONS=hosts", ["what", "pytest says"], [[what, done.stdout.strip().splitlines()[-1]]]
+    )
 
 
 def rows_against_a_script(sizes: Sequence[int], folder: Path, rounds: int = 3) -> str:

@@ -28,6 +28,9 @@ def lacking(what: str) -> NoReturn:
     pytest.skip(what)
 
 
+long = pytest.mark.skipif(os.environ.get("LONG") != "1", reason="a long proof: `make soak` runs it")
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An /opt/ml with the default model, trained on the sample."""

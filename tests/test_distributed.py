@@ -15,7 +15,7 @@ from pathlib import Path
 
 import joblib
 import pytest
-from conftest import ROOT, SAMPLE, lacking
+from conftest import ROOT, SAMPLE, lacking, long
 
 from contract.errors import AlgorithmError
 from contract.job import Channel, Job
@@ -157,6 +157,7 @@ def test_a_killed_worker_is_named_by_the_leader_in_time(isolated, tmp_path):
     assert not any((hosts[0].base / "model").iterdir())
 
 
+@long
 def test_a_leader_that_is_killed_ends_the_others_in_time(spaces, tmp_path):
     with fitting(tmp_path) as (hosts, programs):
         programs[0].kill()
@@ -173,6 +174,7 @@ def test_a_stop_ends_every_host_within_the_platforms_patience(spaces, tmp_path):
     assert hosts[1].failure == ""
 
 
+@long
 def test_a_worker_that_alone_is_stopped_ends_the_job_within_the_platforms_patience(spaces, tmp_path):  # T-27
     with fitting(tmp_path) as (hosts, programs):
         programs[1].send_signal(signal.SIGTERM)
@@ -191,6 +193,7 @@ def test_bad_data_on_one_host_is_the_jobs_failure_and_names_host_row_and_column(
     assert hosts[1].failure == ""
 
 
+@long
 def test_a_search_and_its_folds_are_shared_out_and_end_in_a_model(spaces, tmp_path):
     """The rows that the other host fits candidates to come over the network: 5 MB, where a search that fails moves 0.03."""
     hosts = lay(tmp_path, [SAMPLE] * 2, {"estimator": "auto", "search_seconds": "15", "cv_folds": "4"})
@@ -201,6 +204,7 @@ def test_a_search_and_its_folds_are_shared_out_and_end_in_a_model(spaces, tmp_pa
     assert hosts[0].manifest()["data"]["train_rows"] == 404
 
 
+@long
 def test_scikit_learns_estimators_fit_on_the_leader_and_cross_validate_on_all(spaces, tmp_path):
     hosts = lay(tmp_path, [SAMPLE] * 2, {"estimator": "ridge", "cv_folds": "4"})
     assert finish(hosts) == [0, 0]

@@ -71,7 +71,10 @@ def check_one_machine(job: Job, values: Mapping[str, Any]) -> None:
             f"{len(job.hosts)} hosts. Make it FullyReplicated, set the instance count to 1, or set estimator=lightgbm."
         )
     else:
-        print(f"cluster: {values['estimator']} is fitted on {job.hosts[0]} alone; the other hosts search and cross-validate", flush=True)
+        print(
+            f"cluster: {values['estimator']} is fitted on {job.hosts[0]} alone; the other hosts search and cross-validate",
+            flush=True,
+        )
 
 
 def look(cluster: Cluster, arguments: tuple[Any, ...], hear: Tell, stop: Stop, seconds: float) -> str:
