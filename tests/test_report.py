@@ -198,7 +198,7 @@ def _many(rows: int) -> Table:
 
 
 @pytest.mark.parametrize(
-    ("stopped", "compared"), [pytest.param(False, 100_000, id="whole"), pytest.param(True, 10_000, id="stopped")]
+    ("stopped", "compared"), [pytest.param(False, 50_000, id="whole"), pytest.param(True, 10_000, id="stopped")]
 )
 def test_of_many_rows_scikit_learn_is_asked_for_some_and_all_held_out_ones_count(
     monkeypatch, stopped: bool, compared: int
@@ -209,7 +209,7 @@ def test_of_many_rows_scikit_learn_is_asked_for_some_and_all_held_out_ones_count
     monkeypatch.setattr("training.export._convert", lambda model, width: _convert(model.model, width))
     found = evaluate.evaluate(DECLARATION, counting, data, values, stopped)  # type: ignore[arg-type]
     assert (counting.rows, found.parity["rows"]) == (compared, compared)
-    assert (len(found.train), len(found.held_out)) == (50_000, 60_000)
+    assert (len(found.train), len(found.held_out)) == (25_000, 60_000)
 
 
 # Prediction intervals
