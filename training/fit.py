@@ -107,6 +107,8 @@ def fit(
     if earlier:
         left.write_bytes(earlier.content)
         print(f"fit: goes on after {done} of {plan.rounds} rounds, from a checkpoint", flush=True)
+    else:
+        print(f"fit: begins, {plan.rounds} round{'s' if plan.rounds > 1 else ''}", flush=True)
     listener = Listener(Progress("fit", "rounds", plan.rounds, done))
     arguments = (plan, data, done, left, checkpoints)
     grace_s = LEAVE_S if plan.parameter else 0.0  # a fit that knows no rounds leaves nothing before its end
