@@ -196,36 +196,35 @@ def _copy(base: Path) -> Path:
 
 def fuzzing(inputs: int, examples: int) -> str:
     """Run the fuzzing tests with many more inputs than `make test` does; say what they said."""
-    environ = {**os.environ, "FUZZ_INPUTS": str(inputs), "FUZZ_EXAMPLES": str(examples)}
+    environ = {"FUZZ_INPUTS": str(inputs), "FUZZ_EXAMPLES": str(examples)}
     rows = []
     for what, tests in (
         (f"{inputs:,} damaged bodies through every decoder", ["tests/test_fuzz.py"]),
         (f"{examples} requests an operation from /openapi.json", ["tests/test_openapi.py", "-k", "word"]),
     ):
-        command = [sys.executable, "-m", "pytest", "-q", *tests]
-        done = subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, check=False)
-        rows.append([what, done.stdout.strip().splitlines()[-1]])
+        rows.append([what, _pytest(environ, *tests)])
     return _section("Fuzzing", "make soak", ["inputs", "pytest says"], rows)
 
 
 def kills(count: int) -> str:
-    """Kill training jobs of two estimators at random moments, and start each again from its checkpoints."""
-    command = [sys.executable, "-m", "pytest", "-q", "tests/test_checkpoints.py", "-k", "random_moment"]
-    environ = {**os.environ, "KILLS": str(count)}
-    done = subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, check=False)
-    what = f"{count} jobs of each of two estimators killed: at most one step lost, the model the same byte for byte"
-    said = done.stdout.strip().splitlines()[-1]
+    """Kill training jobs of several estimators at random moments, and start each again from its checkpoints."""
+    said = _pytest({"KILLS": str(count)}, "tests/test_checkpoints.py", "-k", "random_moment")
+    what = f"{count} jobs of each of three estimators killed: at most one interval lost, the model the same byte for byte"
     return _section("Jobs killed at random moments and started again", "make soak", ["what", "pytest says"], [[what, said]])
 
 
 def several_hosts() -> str:
     """Run every test of several hosts, the long ones too, in network namespaces."""
-    command = [sys.executable, "-m", "pytest", "-q", "tests/test_distributed.py"]
-    done = subprocess.run(command, env={**os.environ, "LONG": "1"}, cwd=ROOT, capture_output=True, text=True, check=False)
+    said = _pytest({"LONG": "1"}, "tests/test_distributed.py")
     what = "2 and 3 hosts: sharded and replicated rows, hosts lost, cut off and stopped, a search shared out"
-    return _section(
-        "Several hosts", "make soak SECTIONS=hosts", ["what", "pytest says"], [[what, done.stdout.strip().splitlines()[-1]]]
-    )
+    return _section("Several hosts", "make soak SECTIONS=hosts", ["what", "pytest says"], [[what, said]])
+
+
+def _pytest(environ: dict[str, str], *tests: str) -> str:
+    """Return the last line of a run of tests."""
+    command = [sys.executable, "-m", "pytest", "-q", *tests]
+    done = subprocess.run(command, env={**os.environ, **environ}, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip().splitlines()[-1]
 
 
 def rows_against_a_script(sizes: Sequence[int], folder: Path, rounds: int = 3) -> str:

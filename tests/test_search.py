@@ -156,13 +156,13 @@ def test_a_search_ends_in_time_with_better_values_than_the_defaults(capsys) -> N
     table = _linear()
     default = next(content.score for content in _told(table, 1))
     started = time.monotonic()
-    values, found = search(RIDGE, _values(RIDGE, search_seconds="2"), table, Stop(), None)
-    assert time.monotonic() - started < 4
+    values, found = search(RIDGE, _values(RIDGE, search_seconds="5"), table, Stop(), None)
+    assert time.monotonic() - started < 20  # and not when the bracket that runs is done
     assert (values["estimator"], found.metric, found.rows, found.stopped) == ("ridge", "rmse", 450, False)
     assert values["alpha"] < 0.1
     assert found.score < -default
     output = capsys.readouterr().out
-    assert f"search: {found.candidates} candidates in 2 s; chosen is ridge, alpha={text(values['alpha'])}: rmse" in output
+    assert f"search: {found.candidates} candidates in 5 s; chosen is ridge, alpha={text(values['alpha'])}: rmse" in output
     assert len(re.findall(r"^search: bracket 1: 9 on 150 rows, 3 on 450 rows; best so far ridge, rmse", output, re.M)) == 1
     assert not re.search(metric_regex("validation:rmse"), output)
 
