@@ -60,6 +60,17 @@ class Cost:
     peak_mb: float
 
 
+def growth_of_rows(sizes: Sequence[int], folder: Path, rounds: int = 3) -> tuple[str, str, Sequence[str], list[list[str]]]:
+    """Return title, command, columns and rows of the table in docs/measured.md; of more than 10^6 rows one round is run."""
+    rows = [
+        measure(size, estimator, rounds if size <= 1_000_000 else 1, folder)
+        for size in sizes
+        for estimator in ("hist_gradient_boosting", "lightgbm")
+    ]
+    title = "Training beside a script that does only `read_csv`, `fit` and `dump` on the same rows"
+    return title, "make soak SECTIONS=rows", COLUMNS, rows
+
+
 def measure(rows: int, estimator: str, rounds: int, folder: Path) -> list[str]:
     """Return a row of the table: medians of interleaved rounds, ratios taken within a round.
 

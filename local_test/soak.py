@@ -25,8 +25,7 @@ from pathlib import Path
 
 from local_test import outcomes
 from local_test.emulator import lay_out, train
-from local_test.growth import COLUMNS as GROWTH_COLUMNS
-from local_test.growth import measure as growth_of_rows
+from local_test.growth import growth_of_rows
 from local_test.hosting import body_memory
 from local_test.runners import ROOT, Processes, free_port
 
@@ -72,7 +71,7 @@ def soak(data: Path, image: str, docker: str, target: Path, only: Sequence[str] 
             "models": lambda: models(500),
             "kills": lambda: kills(50),
             "hosts": several_hosts,
-            "rows": lambda: rows_against_a_script([10_000, 100_000, 1_000_000, 10_000_000], Path(folder)),
+            "rows": lambda: _section(*growth_of_rows([10_000, 100_000, 1_000_000, 10_000_000], Path(folder))),
         }
         if set(only) - set(sections):
             print(f"SECTIONS takes: {' '.join(sections)}", file=sys.stderr)
@@ -225,17 +224,6 @@ def _pytest(environ: dict[str, str], *tests: str) -> str:
     command = [sys.executable, "-m", "pytest", "-q", *tests]
     done = subprocess.run(command, env={**os.environ, **environ}, cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip().splitlines()[-1]
-
-
-def rows_against_a_script(sizes: Sequence[int], folder: Path, rounds: int = 3) -> str:
-    """Train on more and more rows, beside a script that only reads, fits and dumps; of 10^7 rows one round."""
-    rows = [
-        growth_of_rows(size, estimator, rounds if size <= 1_000_000 else 1, folder)
-        for size in sizes
-        for estimator in ("hist_gradient_boosting", "lightgbm")
-    ]
-    title = "Training beside a script that does only `read_csv`, `fit` and `dump` on the same rows"
-    return _section(title, "make soak SECTIONS=rows", GROWTH_COLUMNS, rows)
 
 
 def models(count: int) -> str:
