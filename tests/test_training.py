@@ -557,7 +557,9 @@ def test_a_stop_before_there_is_a_model_says_so(base: Path) -> None:
     ("hyperparameters", "sign", "early"),
     [
         pytest.param(BOOSTING, "fit: begins", True, id="in the fit of histogram boosting"),
-        pytest.param({**BOOSTING, "estimator": "lightgbm"}, "fit: begins", True, id="in the fit of lightgbm"),
+        pytest.param(
+            {**BOOSTING, "estimator": "lightgbm", "max_leaf_nodes": "4"}, "fit: begins", True, id="in the fit of lightgbm"
+        ),
         pytest.param({"estimator": "mlp", "epochs": "10000", "hidden_units": "512"}, "fit: begins", True, id="in a network's"),
         pytest.param({"estimator": "random_forest", "n_estimators": "5000"}, "fit: begins", True, id="in a forest's"),
         pytest.param(LONG_FOLDS, "fit: 300 of 300 rounds", False, id="in the cross-validation"),
