@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from sklearn.pipeline import Pipeline
 from contract.errors import ExportFailed
 from training import lightgbm
 from training.answers import Answers, Matrix, Predictor, evenly, onnx_predictor
+from training.thresholds import last_step, snap_thresholds
 
 MAX_ROWS = 50_000
 NUMBER_BOUND, PROBABILITY_BOUND = 1e-4, 1e-5
@@ -60,32 +60,8 @@ def export(model: Pipeline, matrix: Matrix, spread: float, most: int = MAX_ROWS)
     return Exported(onnx, told, predict, answers)
 
 
-def snap_thresholds(model: Pipeline) -> None:
-    """Round the thresholds of a fitted pipeline's trees down to float32, in place.
-
-    Features are float32, so `x <= threshold` stays what it was for each of them; ONNX rounds to nearest instead, which sends
-    a value that lies between a threshold and its nearest float32 down the other branch.
-    """
-    estimator = model.steps[-1][1] if isinstance(model, Pipeline) else model
-    if lightgbm.is_lightgbm(estimator):
-        lightgbm.snap_thresholds(estimator)
-    for nodes in _tree_thresholds(estimator):
-        nearest = nodes.astype(np.float32)
-        nodes[:] = np.where(nearest > nodes, np.nextafter(nearest, np.float32(-np.inf)), nearest)
-
-
-def _tree_thresholds(estimator: Any) -> Iterator[NDArray[np.float64]]:
-    """Yield each tree's thresholds, as views that can be written to."""
-    for predictor in chain.from_iterable(getattr(estimator, "_predictors", ())):  # histogram boosting
-        yield predictor.nodes["num_threshold"]
-    for tree in np.ravel(getattr(estimator, "estimators_", ())):  # forests, gradient boosting
-        yield tree.tree_.threshold
-
-
 def _convert(model: Pipeline, n_features: int) -> bytes:
-    opsets = None
-    if lightgbm.is_lightgbm(model.steps[-1][1] if isinstance(model, Pipeline) else model):
-        opsets = lightgbm.teach_skl2onnx()
+    opsets = lightgbm.teach_skl2onnx() if lightgbm.is_lightgbm(last_step(model)) else None
     options = {id(model): {"zipmap": False}} if hasattr(model, "predict_proba") else None
     try:
         # A fixed name makes the same model the same bytes.
