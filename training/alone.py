@@ -44,7 +44,7 @@ def fit_alone(job: Job, declaration: Declaration, values: Mapping[str, Any], sto
         declaration: what they are.
         values: the hyperparameters.
         stop: whether the platform asked to stop.
-        look: what runs a search, where it is not a child of this process.
+        look: what runs a search in place of a child of this process; who gives it cross-validates too.
 
     Raises:
         BerthError: the rows can't be used, the fit failed, or a stop came before there was a model.
@@ -63,7 +63,8 @@ def fit_alone(job: Job, declaration: Declaration, values: Mapping[str, Any], sto
             checkpoints = replace(checkpoints, key=job_key(declaration, values, data.train))
     with tempfile.TemporaryDirectory(prefix="berth-") as scratch:
         plan = Plan.from_values(declaration, values)
-        fitted = fit(plan, data, Path(scratch), stop, checkpoints, meanwhile=_import_what_comes_next)
+        rows = data if look is None else replace(data, whole=None)
+        fitted = fit(plan, rows, Path(scratch), stop, checkpoints, meanwhile=_import_what_comes_next)
     return Done(data, values, fitted, searched)
 
 

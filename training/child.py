@@ -76,6 +76,12 @@ def run(
     return failure or f"its process ended with exit code {child.exitcode}."
 
 
+def die_with_parent() -> None:
+    """Have this process killed when the one that made it ends, where Linux can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _receive(receiver: Connection, hear: Tell, failure: str) -> tuple[bool, str]:
     """Pass one message on; return whether the child has ended, and why it failed."""
     try:
@@ -90,8 +96,7 @@ def _receive(receiver: Connection, hear: Tell, failure: str) -> tuple[bool, str]
 
 def _work(work: Callable[..., None], arguments: tuple[Any, ...], sender: Connection) -> None:
     """Run in the child."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     try:

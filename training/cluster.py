@@ -6,7 +6,6 @@ What Dask's processes receive they unpickle: they listen on the host's own addre
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import os
 import signal
@@ -26,6 +25,7 @@ from contract.cgroup import cpus
 from contract.errors import AlgorithmError, BerthError, Stopped
 from contract.files import write_text
 from contract.job import Job
+from training.child import die_with_parent
 from training.network import network_bytes, print_network, resolve
 from training.stop import Stop
 
@@ -38,7 +38,6 @@ TELL_S = 10
 POLL_S = 0.2
 OUTCOME = "BERTH_OUTCOME"
 DONE = "0"
-PR_SET_PDEATHSIG = 1
 
 # No page of Dask's is served. A silent peer is given up after 20 s by TCP, after 60 s by missed heartbeats; a task whose worker
 # is lost is not tried elsewhere, since its rows are not there.
@@ -202,7 +201,7 @@ def _node(kind: str, words: Sequence[str], environ: Mapping[str, str] | None = N
     process = subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", f"distributed.cli.dask_{kind}", *words],
         env={**os.environ, **DASK, **(environ or {}), "PYTHONPATH": root},
-        preexec_fn=_die_with_parent,
+        preexec_fn=_become_a_node,
     )
     try:
         yield process
@@ -211,8 +210,8 @@ def _node(kind: str, words: Sequence[str], environ: Mapping[str, str] | None = N
         process.wait()
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def _become_a_node() -> None:
+    die_with_parent()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # whoever signals the group means the parent, which decides
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

@@ -199,22 +199,26 @@ def _fit_rounds(tell: Tell, plan: Plan, data: Data, done: int, left: Path, check
             return
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the model is there: what follows may be cut short
         tell(("fitted", plan.rounds))
-        for name, value in _cross_validate(plan, data.whole).items():
-            tell(("metric", (name, value)))
+        if data.whole is not None:
+            for metric in cross_validate(plan, data.whole).items():
+                tell(("metric", metric))
 
 
 def _is_small(table: Table) -> bool:
     return table.matrix.size < SMALL_CELLS
 
 
-def _cross_validate(plan: Plan, table: Table | None) -> Mapping[str, float]:
-    """Return the mean of each metric over shuffled folds, as `cv:` metrics; nothing where none was asked for."""
-    if table is None:
-        return {}
+def cross_validate(plan: Plan, table: Table) -> Mapping[str, float]:
+    """Return the mean of each metric over shuffled folds, as `cv:` metrics.
+
+    How many are fitted at once, and where, is joblib's context: one after another, or a cluster's workers.
+    """
     kind = StratifiedKFold if hasattr(plan.pipeline, "predict_proba") else KFold
     folds = kind(plan.cv_folds, shuffle=True, random_state=plan.seed).split(table.matrix, table.target)
-    scores = []
-    for learn, held_out in folds:
-        pipeline = clone(plan.pipeline).fit(table.matrix[learn], table.target[learn])
-        scores.append(measure(pipeline, table.matrix[held_out], table.target[held_out]))
+    scores = joblib.Parallel()(joblib.delayed(_score_fold)(plan.pipeline, table, *fold) for fold in folds)
     return {f"cv:{name}": float(np.mean([score[name] for score in scores])) for name in scores[0]}
+
+
+def _score_fold(unfitted: Pipeline, table: Table, learn: Any, held_out: Any) -> dict[str, float]:
+    pipeline = clone(unfitted).fit(table.matrix[learn], table.target[learn])
+    return measure(pipeline, table.matrix[held_out], table.target[held_out])

@@ -7,30 +7,25 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import joblib
-import numpy as np
-from sklearn.base import clone
-from sklearn.model_selection import KFold, StratifiedKFold
-from sklearn.pipeline import Pipeline
 
 from contract.declaration import Declaration
 from contract.errors import UserError
 from contract.job import TRAINING, Job
 from contract.metrics import report_metric
-from model.metrics import measure
 from training import distribute
 from training.alone import Done, fit_alone
 from training.child import Tell
 from training.cluster import Cluster
-from training.fit import Plan
-from training.read import Table, concatenate
+from training.fit import Plan, cross_validate
 from training.rounds import Enough
 from training.stop import Stop
+
+T = TypeVar("T")
 
 
 def fit_together(cluster: Cluster, job: Job, declaration: Declaration, values: Mapping[str, Any]) -> Done:
@@ -46,12 +41,11 @@ def fit_together(cluster: Cluster, job: Job, declaration: Declaration, values: M
     if values["estimator"] == "lightgbm":
         spread = distribute.read_data(cluster, job, declaration, values)
         return Done(spread.data, values, distribute.fit(cluster, declaration, values, spread))
-    folds = values["cv_folds"]
-    done = fit_alone(job, declaration, {**values, "cv_folds": 0}, cluster.stop, partial(look, cluster))
-    done = replace(done, values={**done.values, "cv_folds": folds})
-    if folds > 1:
-        whole = concatenate([done.data.train, done.data.validation])
-        cross_validate(cluster, Plan.from_values(declaration, done.values), whole)
+    done = fit_alone(job, declaration, values, cluster.stop, partial(look, cluster))
+    if done.data.whole is not None:
+        score = partial(_on_workers, cross_validate, Plan.from_values(declaration, done.values), done.data.whole)
+        for name, value in cluster.run("cross-validating", score).items():
+            report_metric(name, value)
     return done
 
 
@@ -82,6 +76,8 @@ def look(cluster: Cluster, arguments: tuple[Any, ...], hear: Tell, stop: Stop, s
 
     A host that is lost takes its candidates with it: what was found by then counts, as at the end of the time.
     """
+    from training.search import brackets
+
     over = threading.Event()
 
     def tell(content: Any) -> None:
@@ -89,19 +85,13 @@ def look(cluster: Cluster, arguments: tuple[Any, ...], hear: Tell, stop: Stop, s
             raise Enough
         hear(content)
 
-    def search_brackets() -> None:
-        from training.search import brackets
-
-        with joblib.parallel_config(backend="dask"):  # of this thread
-            brackets(tell, *arguments)
-
     def end() -> None:
         if stop.requested or time.monotonic() >= deadline:
             raise Enough
 
     deadline = time.monotonic() + seconds
     try:
-        cluster.run("searching", search_brackets, end)
+        cluster.run("searching", partial(_on_workers, brackets, tell, *arguments), end)
     except Enough:
         return ""
     except Exception as error:
@@ -111,21 +101,7 @@ def look(cluster: Cluster, arguments: tuple[Any, ...], hear: Tell, stop: Stop, s
     return "it ended before its time"
 
 
-def cross_validate(cluster: Cluster, plan: Plan, table: Table) -> None:
-    """Print the mean of each metric over shuffled folds, which the hosts share out."""
-    kind = StratifiedKFold if table.target.dtype.kind == "U" else KFold
-    folds = list(kind(plan.cv_folds, shuffle=True, random_state=plan.seed).split(table.matrix, table.target))
-
-    def score_folds() -> list[dict[str, float]]:
-        with joblib.parallel_config(backend="dask"):  # of this thread
-            return joblib.Parallel()(joblib.delayed(score_fold)(plan.pipeline, table, *fold) for fold in folds)
-
-    scores = cluster.run("cross-validating", score_folds)
-    for name in scores[0]:
-        report_metric(f"cv:{name}", float(np.mean([score[name] for score in scores])))
-
-
-def score_fold(pipeline: Pipeline, table: Table, learn: Any, held_out: Any) -> dict[str, float]:
-    """Return the metrics of one fold; runs in a worker."""
-    fitted = clone(pipeline).fit(table.matrix[learn], table.target[learn])
-    return measure(fitted, table.matrix[held_out], table.target[held_out])
+def _on_workers(work: Callable[..., T], *arguments: Any) -> T:
+    """Return what work comes to whose parallel parts joblib gives to the cluster; the context is of this thread alone."""
+    with joblib.parallel_config(backend="dask"):
+        return work(*arguments)
