@@ -7,7 +7,7 @@ comes into being by a rename, because the uploader may look at any moment (T-29)
 from __future__ import annotations
 
 import hashlib
-import io
+import importlib.metadata
 import json
 import platform
 import re
@@ -16,29 +16,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import joblib
-import sklearn
-from sklearn.pipeline import Pipeline
-
 from contract.declaration import Declaration
 from contract.errors import BadConfig
 from contract.files import TEMPORARY, replacing
 from training.read import Table
 
 KEPT = 2
+LIBRARIES = ("scikit-learn", "lightgbm", "numpy")
 UPLOADING = ".sagemaker-uploading"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A pipeline after some of its rounds, still pickled."""
+    """A pipeline after some of its rounds, still pickled: unpickling runs what is in it, and the folder is the job's own."""
 
     rounds: int
     content: bytes
-
-    def load(self) -> Pipeline:
-        """Return the pipeline. Unpickling runs what is in it: the folder is the job's own, as its code is."""
-        return joblib.load(io.BytesIO(self.content))
 
 
 @dataclass(frozen=True)
@@ -121,6 +114,6 @@ def job_key(declaration: Declaration, values: Mapping[str, Any], table: Table) -
         "declaration": declaration.to_json(),
         "hyperparameters": dict(values),
         "data": table.fingerprint(),
-        "versions": [platform.python_version(), sklearn.__version__],
+        "versions": [platform.python_version(), *map(importlib.metadata.version, LIBRARIES)],
     }
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
