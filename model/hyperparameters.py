@@ -36,7 +36,7 @@ HYPERPARAMETERS = (
     ),
     Hyperparameter(
         "checkpoint_interval_s",
-        "Seconds from one checkpoint to the next; 0 leaves one after each round",
+        "Seconds between checkpoints; more where writing would take over a 20th of the time",
         "continuous",
         60,
         (0, 86_400),

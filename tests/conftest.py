@@ -17,8 +17,25 @@ ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "model" / "sample"
 sys.path.insert(0, str(ROOT))
 
+from contract.declaration import Declaration, Feature, Target  # noqa: E402
 from local_test.emulator import Endpoint, lay_out, serving, train  # noqa: E402
 from local_test.runners import Processes  # noqa: E402
+from model import DECLARATION  # noqa: E402
+
+MIXED = Declaration(
+    name="mixed",
+    title="",
+    about="",
+    features=(
+        Feature("N", "needed"),
+        Feature("M", "may be missing", nullable=True),
+        Feature("C", "a category", kind="category", choices=("0", "1", "NA")),
+        Feature("D", "a category that may be missing", kind="category", choices=("red", "dark blue"), nullable=True),
+    ),
+    target=Target("T", "a class", kind="class", labels=("no", "yes")),
+    hyperparameters=DECLARATION.hyperparameters,
+)
+"""Four features of every kind, and a class."""
 
 
 def lacking(what: str) -> NoReturn:

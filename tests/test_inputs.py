@@ -22,7 +22,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT, SAMPLE
+from conftest import MIXED, ROOT, SAMPLE
 
 from contract.declaration import Declaration, Feature, Target
 from contract.errors import BadChannel, BadData, SchemaMismatch, Stopped
@@ -42,19 +42,6 @@ from training.stop import Stop
 from training.text import _read_fast
 
 NAN = float("nan")
-MIXED = Declaration(
-    name="mixed",
-    title="",
-    about="",
-    features=(
-        Feature("N", "needed"),
-        Feature("M", "may be missing", nullable=True),
-        Feature("C", "a category", kind="category", choices=("0", "1", "NA")),
-        Feature("D", "a category that may be missing", kind="category", choices=("red", "dark blue"), nullable=True),
-    ),
-    target=Target("T", "a class", kind="class", labels=("no", "yes")),
-    hyperparameters=DECLARATION.hyperparameters,
-)
 HEADER = "N,M,C,D,T"
 ROWS = ["1,2,0,red,no", "2.5,,1,,yes", "-3e2,4,NA,dark blue,no"]
 MATRIX = np.array([[1, 2, 0, 0], [2.5, NAN, 1, NAN], [-300, 4, 2, 1]], dtype=np.float32)

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +20,7 @@ import joblib
 import numpy as np
 import onnxruntime
 import pytest
-from conftest import ROOT, SAMPLE
+from conftest import MIXED, ROOT, SAMPLE
 
 from contract.declaration import Declaration, Feature, Target
 from contract.errors import BadChannel, BadData, SchemaMismatch
@@ -32,6 +33,7 @@ from local_test import emulator, runners
 from local_test.emulator import Outcome, lay_out, train
 from local_test.runners import Processes
 from model import DECLARATION
+from training.progress import Progress
 from training.read import Table, read_channel
 from training.split import read_data
 
@@ -144,6 +146,11 @@ def test_metrics_are_on_stdout_once_each_and_equal_the_manifests(quick) -> None:
 
 def test_a_hyperparameter_of_another_estimator_is_said_to_be_ignored(quick) -> None:
     assert "alpha is ignored: it is no hyperparameter of hist_gradient_boosting" in quick[1].stdout
+
+
+def test_a_job_has_a_line_for_each_phase(quick) -> None:
+    phases = [line.split(":")[0] for line in quick[1].stdout.splitlines() if not line.startswith("metric ")]
+    assert list(dict.fromkeys(phases)) == ["train", "data", "fit", "export", "report", "model"]
 
 
 def test_a_good_job_prints_nothing_on_stderr(quick) -> None:
@@ -334,19 +341,6 @@ def test_numbers_are_read_to_the_last_bit(tmp_path: Path) -> None:
     assert table.target.tolist() == [float(row.split(",")[1]) for row in rows]
 
 
-MIXED = Declaration(
-    name="mixed",
-    title="",
-    about="",
-    features=(
-        Feature("N", "needed"),
-        Feature("M", "may be missing", nullable=True),
-        Feature("C", "a category", kind="category", choices=("0", "1", "NA")),
-        Feature("D", "a category that may be missing", kind="category", choices=("red", "dark blue"), nullable=True),
-    ),
-    target=Target("T", "a class", kind="class", labels=("no", "yes")),
-    hyperparameters=DECLARATION.hyperparameters,
-)
 NAN = float("nan")
 
 
@@ -558,7 +552,10 @@ def test_a_stop_before_there_is_a_model_says_so(base: Path) -> None:
     [
         pytest.param(BOOSTING, "fit: begins", True, id="in the fit of histogram boosting"),
         pytest.param(
-            {**BOOSTING, "estimator": "lightgbm", "max_leaf_nodes": "4"}, "fit: begins", True, id="in the fit of lightgbm"
+            {"max_iter": "10000", "estimator": "lightgbm", "max_leaf_nodes": "31"},
+            "fit: begins",
+            True,
+            id="in the fit of lightgbm",
         ),
         pytest.param({"estimator": "mlp", "epochs": "10000", "hidden_units": "512"}, "fit: begins", True, id="in a network's"),
         pytest.param({"estimator": "random_forest", "n_estimators": "5000"}, "fit: begins", True, id="in a forest's"),
@@ -572,7 +569,7 @@ def test_a_stop_keeps_the_best_model_so_far(base: Path, hyperparameters: dict[st
     code, seconds = _stop(program)
     assert code == 0, program.output()
     assert seconds < STOP_S
-    assert read_manifest(base / "model").origin["stopped_early"] is early
+    assert read_manifest(base / "model").origin["stopped_early"] is early, program.output()
     assert re.search(metric_regex("validation:rmse"), program.output())
     assert not (base / "output" / "failure").exists()
 
@@ -637,6 +634,34 @@ def _alive(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+# Progress
+
+
+def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    reader, writer = os.openpty()
+    termios.tcsetwinsize(writer, (24, 80))
+    with os.fdopen(reader, "rb", buffering=0) as shown, os.fdopen(writer, "w") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        bar = Progress("fit", "rounds", 10)
+        bar.update(5)
+        bar.end(10)
+        text = shown.read(4096).decode()
+    assert "fit:" in text
+    assert "| 0/10 " in text
+    assert "\r" in text
+    assert capfd.readouterr().err == ""
+
+
+def test_a_log_gets_a_line_now_and_then_with_rate_and_rest(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr("training.progress.EVERY_S", 0)
+    progress = Progress("fit", "rounds", 1_000, 500)
+    progress.update(750)
+    progress.end(1_000)
+    line, last = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"fit: 750 of 1,000 rounds, \S+ a second, [\d,]+ s left", line)
+    assert re.fullmatch(r"fit: 1,000 of 1,000 rounds in \d+\.\d s", last)
 
 
 # Another model/, in a copy of the tree

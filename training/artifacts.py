@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -71,7 +72,10 @@ def _report(manifest: Manifest, evaluation: Evaluation) -> tuple[Mapping[str, st
     try:
         from training.report import draw
 
-        return draw(manifest, evaluation), {"drawn": True}
+        started = time.monotonic()
+        files = draw(manifest, evaluation)
+        print(f"report: drawn in {time.monotonic() - started:.1f} s", flush=True)
+        return files, {"drawn": True}
     except Exception as error:
         traceback.print_exc()
         why = f"{type(error).__name__}: {error}"

@@ -191,7 +191,7 @@ def _fit_rounds(tell: Tell, plan: Plan, data: Data, done: int, left: Path, check
     if plan.parameter:
         signal.signal(signal.SIGTERM, keeper.stop)
     # A process that multiprocessing made may have no children of its own: forests grow in threads.
-    with joblib.parallel_config(backend="threading"), threadpool_limits(1 if _is_small(data.train) else None):
+    with joblib.parallel_config(backend="threading"), threadpool_limits(1 if is_small(data.train) else None):
         pipeline = joblib.load(left) if done else clone(plan.pipeline)
         try:
             keeper.leave(plan.rounds, Fit(pipeline, plan.parameter, plan.rounds, done, data.train, keeper).run())
@@ -204,7 +204,8 @@ def _fit_rounds(tell: Tell, plan: Plan, data: Data, done: int, left: Path, check
                 tell(("metric", metric))
 
 
-def _is_small(table: Table) -> bool:
+def is_small(table: Table) -> bool:
+    """Say whether one thread fits these rows faster than several."""
     return table.matrix.size < SMALL_CELLS
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Any
 
 from tqdm import tqdm
 
@@ -18,7 +19,8 @@ class Progress:
         self.what, self.unit, self.total = what, unit, total
         self._first, self._started = done, time.monotonic()
         self._said = self._started
-        self._bar = tqdm(desc=what, unit=f" {unit}", total=total, initial=done) if sys.stdout.isatty() else None
+        about: dict[str, Any] = {"desc": what, "unit": f" {unit}", "total": total, "initial": done, "file": sys.stdout}
+        self._bar = tqdm(**about) if sys.stdout.isatty() else None
 
     def update(self, done: int) -> None:
         """Tell how many are done by now."""

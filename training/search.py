@@ -31,7 +31,7 @@ from contract.tuning import text
 from model.metrics import metrics_of
 from training.checkpoints import Checkpoints
 from training.child import Tell, run
-from training.fit import SMALL_CELLS
+from training.fit import is_small
 from training.read import Table
 from training.space import Candidate, Space, toward
 from training.stop import Stop
@@ -145,7 +145,7 @@ def _in_threads(tell: Tell, declaration: Declaration, values: Mapping[str, Any],
 
     On few rows Python's lock makes two threads slower than one: a bracket on 404 rows took 1.5 CPU seconds and 4.1.
     """
-    backend, jobs = ("sequential", 1) if table.matrix.size < SMALL_CELLS else ("threading", cpus())
+    backend, jobs = ("sequential", 1) if is_small(table) else ("threading", cpus())
     with joblib.parallel_config(backend=backend, n_jobs=jobs), threadpool_limits(1):
         brackets(tell, declaration, values, table)
 
