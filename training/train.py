@@ -37,8 +37,8 @@ def main(arguments: Sequence[str] = ()) -> int:
         return _answer(arguments)
     # Every CPU that the cgroup grants, not every CPU of the host; read by the libraries when they load.
     os.environ.setdefault("OMP_NUM_THREADS", str(cpus()))
-    # Threads that wait spin for some microseconds, then sleep: always spinning starves a shared machine (a fit of 6 s took
-    # 160), never spinning costs a third of the fit.
+    # Threads that wait spin for some microseconds, then sleep: always spinning starves a shared machine (a script of
+    # 9 s took 167), never spinning costs a third of the fit.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     settings = Settings.from_environ(os.environ)
     try:
