@@ -6,6 +6,7 @@ A signal can't be answered inside a long call into C; a parent that only waits c
 from __future__ import annotations
 
 import ctypes
+import gc
 import math
 import multiprocessing
 import os
@@ -49,6 +50,7 @@ def run(
     """
     # fork shares the rows without a copy; elsewhere (macOS) forking after numerical libraries loaded is not safe.
     context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    gc.freeze()  # the collector marks what it looks at: it would copy every page of the libraries, here and in the child
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_work, args=(work, arguments, sender), daemon=True)
     child.start()
