@@ -56,6 +56,17 @@ def npy_body(manifest: Mapping[str, Any], rows: Sequence[Row] | None = None) -> 
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + struct.pack(f"<{len(values)}f", *values)
 
 
+def parquet_body(manifest: Mapping[str, Any], rows: Sequence[Row] | None = None) -> bytes:
+    """Return `application/x-parquet`: a column a feature, not packed; needs pyarrow."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    chosen, stream = _rows(manifest, rows), io.BytesIO()
+    table = pa.table({name: [row[name] for row in chosen] for name in _names(manifest)})
+    parquet.write_table(table, stream, compression="none", use_dictionary=False)
+    return stream.getvalue()
+
+
 def _number(value: Any, feature: Mapping[str, Any]) -> float:
     if value is None:
         return math.nan

@@ -30,13 +30,14 @@ def test_the_client_sends_the_books_payload_and_prints_the_answer(endpoint: Endp
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.json", "rows.npy"])
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.json", "rows.npy", "rows.parquet"])
 def test_the_client_sends_a_file_by_its_ending(endpoint: Endpoint, manifest: dict, tmp_path: Path, name: str) -> None:
     bodies = {
         "rows.csv": payloads.csv_body,
         "rows.jsonl": payloads.jsonlines_body,
         "rows.json": payloads.json_body,
         "rows.npy": payloads.npy_body,
+        "rows.parquet": payloads.parquet_body,
     }
     (tmp_path / name).write_bytes(bodies[name](manifest))
     done = predict("--url", endpoint.program.url, str(tmp_path / name))

@@ -121,7 +121,7 @@ def _check_types(types: list[arrow.DataType], columns: Sequence[Declared], sourc
 
 def _can_mean(kind: arrow.DataType, column: Declared) -> bool:
     is_ = arrow.DataType
-    kind = kind.value_type or kind  # of a dictionary
+    kind = (kind.value_type if is_.is_dictionary(kind) else None) or kind
     if is_.is_null(kind) or is_.is_integer(kind) or is_.is_boolean(kind):
         return True
     if column.kind == "number":
