@@ -57,13 +57,17 @@ def npy_body(manifest: Mapping[str, Any], rows: Sequence[Row] | None = None) -> 
 
 
 def parquet_body(manifest: Mapping[str, Any], rows: Sequence[Row] | None = None) -> bytes:
-    """Return `application/x-parquet`: a column a feature, not packed; needs pyarrow."""
-    import pyarrow as pa
-    from pyarrow import parquet
+    """Return `application/x-parquet`: a column a feature, not packed; needs arro3, which the image has too."""
+    import arro3.core as arrow
+    from arro3.io import write_parquet
 
     chosen, stream = _rows(manifest, rows), io.BytesIO()
-    table = pa.table({name: [row[name] for row in chosen] for name in _names(manifest)})
-    parquet.write_table(table, stream, compression="none", use_dictionary=False)
+    types = {"number": arrow.DataType.float64(), "category": arrow.DataType.utf8()}
+    columns: dict[str, Any] = {
+        feature["name"]: arrow.Array([row[feature["name"]] for row in chosen], type=types[feature["kind"]])
+        for feature in manifest["features"]
+    }
+    write_parquet(arrow.RecordBatch.from_pydict(columns), stream, compression="uncompressed", dictionary_enabled=False)
     return stream.getvalue()
 
 

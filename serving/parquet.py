@@ -5,6 +5,7 @@ The process (serving/arrow.py) starts with the first such body and is kept: a st
 
 from __future__ import annotations
 
+import atexit
 import subprocess
 import sys
 import threading
@@ -119,6 +120,7 @@ class Decoder:
 
 
 DECODER = Decoder()
+atexit.register(DECODER.stop)
 
 
 def read_parquet(body: bytes, schema: Schema, limit: int) -> Matrix:
