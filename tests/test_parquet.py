@@ -169,7 +169,9 @@ def test_what_would_fill_the_memory_is_refused_and_takes_none_of_the_servers() -
 
 
 def test_bodies_at_once_each_get_their_own_matrix() -> None:
-    bodies = [written(pa.table({"size": [float(size)] * 1_000, "age": [1.0] * 1_000, "color": ["red"] * 1_000})) for size in range(8)]
+    bodies = [
+        written(pa.table({"size": [float(size)] * 1_000, "age": [1.0] * 1_000, "color": ["red"] * 1_000})) for size in range(8)
+    ]
     with ThreadPoolExecutor(4) as threads:
         matrices = list(threads.map(lambda body: read_body(body, TYPE, SCHEMA), bodies * 3))
     assert [set(matrix[:, 0].tolist()) for matrix in matrices] == [{float(size)} for size in range(8)] * 3
