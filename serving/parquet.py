@@ -42,11 +42,6 @@ class Decoder:
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Connection
 
-    @property
-    def process_id(self) -> int:
-        """Which process decodes; 0 before there is one."""
-        return self._process.pid if self._process else 0
-
     def decode(self, body: bytes, schema: Schema, limit: int) -> Matrix:
         """Return the matrix of a Parquet file.
 

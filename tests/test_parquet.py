@@ -129,9 +129,11 @@ def test_every_row_of_the_sample_is_read_as_its_csv_is() -> None:
     ],
 )
 def test_what_does_not_fit_is_named(table: pa.Table, kind: type[BerthError], words: str) -> None:
+    assert is_answered()
+    before = parquet.DECODER._process
     with pytest.raises(kind, match=re.escape(words)):
         read_body(written(table), TYPE, SCHEMA)
-    assert parquet.DECODER.process_id  # it goes on
+    assert parquet.DECODER._process is before  # it goes on
 
 
 def test_more_rows_than_a_npy_of_the_limit_holds_are_413() -> None:
