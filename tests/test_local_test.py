@@ -12,7 +12,7 @@ from conftest import ROOT, SAMPLE
 
 from local_test import growth, payloads
 from local_test.emulator import Endpoint, lay_out, serving, train
-from local_test.run import run
+from local_test.run import CALLS, run
 from local_test.runners import Containers, Processes
 
 FEW_ROUNDS = {"max_iter": "20"}
@@ -30,13 +30,14 @@ def test_the_client_sends_the_books_payload_and_prints_the_answer(endpoint: Endp
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.json", "rows.npy"])
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.json", "rows.npy", "rows.parquet"])
 def test_the_client_sends_a_file_by_its_ending(endpoint: Endpoint, manifest: dict, tmp_path: Path, name: str) -> None:
     bodies = {
         "rows.csv": payloads.csv_body,
         "rows.jsonl": payloads.jsonlines_body,
         "rows.json": payloads.json_body,
         "rows.npy": payloads.npy_body,
+        "rows.parquet": payloads.parquet_body,
     }
     (tmp_path / name).write_bytes(bodies[name](manifest))
     done = predict("--url", endpoint.program.url, str(tmp_path / name))
@@ -72,7 +73,7 @@ def test_the_account_shows_metrics_answers_and_timings(tmp_path: Path, capsys: p
     assert run(Processes(), tmp_path / "ml", SAMPLE, FEW_ROUNDS) == 0
     account = capsys.readouterr().out
     assert "metric validation:rmse=" in account
-    assert account.count("  200 in ") == 6
+    assert account.count("  200 in ") == len(CALLS)
     assert "== All answered ==" in account
 
 
