@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,16 @@ frame = pandas.read_csv(sys.argv[1]).head(rows)
 estimator = getattr(importlib.import_module(module), name)(**parameters).fit(frame[features], frame[target])
 joblib.dump(estimator, sys.argv[2])
 """
+
+
+PHASES = (
+    ("from start: Python, scikit-learn, the rows", "data: "),
+    ("fit, in a child", "fit: [0-9]"),
+    ("skl2onnx and the rest, ONNX, parity", "export: "),
+    ("metrics and their bounds, the report", "report: "),
+    ("the files, the end", "$"),
+)
+"""What `train` does until it prints a line that begins so."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +106,34 @@ def measure(rows: int, estimator: str, rounds: int, folder: Path) -> list[str]:
         config.write_text(json.dumps({"LocalPath": tempfile.mkdtemp(dir=folder)}))
         runs.append((bare.seconds, plain.seconds, run(train, environ).seconds))
     return [estimator, f"{rows:,}", *_figures(runs, *(cost.peak_mb for cost in peaks))]
+
+
+def cost_of_sample(data: Path, folder: Path, rounds: int = 7) -> tuple[str, str, Sequence[str], list[list[str]]]:
+    """Return title, command, columns and rows of a table of where a small job's seconds go, beside a bare script's; medians."""
+    base, image_like = folder / "sample", {"PYTHONPATH": str(_without_pyarrow(folder))}
+    lay_out(base, {"training": data}, {})
+    train, environ = [sys.executable, str(ROOT / "container" / "train")], {"SAGEMAKER_BASE_DIR": str(base), **image_like}
+    run(train, environ)
+    script = _bare_script(base, next(data.glob("*.csv")))
+    rows = [[run(script, image_like).seconds, *_laps(train, environ)] for _ in range(rounds)]
+    bare, *phases = (statistics.median(column) for column in zip(*rows, strict=True))
+    whole = statistics.median(sum(laps) for _, *laps in rows)
+    over = statistics.median(sum(laps) - alone for alone, *laps in rows)
+    table = [["the bare script", f"{bare:.2f}"], ["train", f"{whole:.2f}"], ["**more than the script**", f"**{over:.2f}**"]]
+    table += [[what, f"{seconds:.2f}"] for (what, _), seconds in zip(PHASES, phases, strict=True)]
+    return f"A job of the sample, medians of {rounds}", "make soak SECTIONS=sample", ["", "s"], table
+
+
+def _laps(command: Sequence[str], environ: Mapping[str, str]) -> list[float]:
+    """Return how long each phase of a job took."""
+    laps, signs = [time.monotonic()], [sign for _, sign in PHASES]
+    with subprocess.Popen(command, env={**os.environ, **environ}, stdout=subprocess.PIPE, text=True) as program:
+        for line in program.stdout or ():
+            if re.match(signs[len(laps) - 1], line):
+                laps.append(time.monotonic())
+    if program.returncode or len(laps) != len(signs):
+        raise RuntimeError(f"{command[:2]} ended with exit code {program.returncode} after {len(laps) - 1} phases")
+    return [after - before for before, after in pairwise([*laps, time.monotonic()])]
 
 
 def _figures(runs: Sequence[tuple[float, float, float]], train_mb: float, bare_mb: float) -> list[str]:

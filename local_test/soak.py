@@ -9,7 +9,6 @@ import gzip
 import io
 import json
 import os
-import platform
 import re
 import shutil
 import statistics
@@ -20,13 +19,13 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from local_test import outcomes
 from local_test.emulator import lay_out, train
-from local_test.growth import growth_of_rows
+from local_test.growth import cost_of_sample, growth_of_rows
 from local_test.hosting import body_memory
+from local_test.measured import put, section, told
 from local_test.runners import ROOT, Processes, free_port
 
 REQUESTS, FUZZ_INPUTS, FUZZ_EXAMPLES = 1_000_000, 1_000_000, 200
@@ -51,7 +50,7 @@ Server(app, settings).run()
 
 
 def soak(data: Path, image: str, docker: str, target: Path, only: Sequence[str] = ()) -> int:
-    """Measure everything, or the named sections only, and write the figures over `target`; return an exit code."""
+    """Measure everything, or the named sections only, and write the figures to `target`; return an exit code."""
     with tempfile.TemporaryDirectory(prefix="berth-soak-") as folder:
         base = Path(folder) / "ml"
         lay_out(base, {"training": data})
@@ -71,14 +70,15 @@ def soak(data: Path, image: str, docker: str, target: Path, only: Sequence[str] 
             "models": lambda: models(500),
             "kills": lambda: kills(50),
             "hosts": several_hosts,
-            "rows": lambda: _section(*growth_of_rows([10_000, 100_000, 1_000_000, 10_000_000], Path(folder))),
+            "sample": lambda: section(*cost_of_sample(data, Path(folder))),
+            "rows": lambda: section(*growth_of_rows([10_000, 100_000, 1_000_000, 10_000_000], Path(folder))),
         }
         if set(only) - set(sections):
             print(f"SECTIONS takes: {' '.join(sections)}", file=sys.stderr)
             return 1
         written = [measure() for name, measure in sections.items() if not only or name in only]
-    target.write_text("\n".join([_heading(), *written]))
-    print(target.read_text())
+    put(target, written)
+    print("\n".join(written))
     return 0
 
 
@@ -91,7 +91,7 @@ def quality(data: Path, folder: Path, estimators: Sequence[str]) -> str:
         output = train(Processes(), base).output
         scores = dict(re.findall(r"metric (cv:\w+)=([-+0-9.eE]+);", output))
         rows.append([estimator, *scores.values()])
-    return _section(
+    return section(
         "Quality: five shuffled folds over the sample, defaults, seed 0",
         'make run HYPERPARAMETERS="estimator=.. cv_folds=5"',
         ["estimator", *(name.removeprefix("cv:") for name in scores)],
@@ -106,7 +106,7 @@ def start_up(base: Path, rounds: int) -> str:
     total = statistics.median(sum(run.values()) for run in runs)
     rows = [[name, f"{1000 * seconds:.0f}", f"{seconds / total:.0%}"] for name, seconds in medians.items()]
     rows.append(["**process start to the first 200**", f"**{1000 * total:.0f}**", "100%"])
-    return _section(f"Start of `serve`, medians of {rounds}", "make soak", ["step", "ms", "share"], rows)
+    return section(f"Start of `serve`, medians of {rounds}", "make soak", ["step", "ms", "share"], rows)
 
 
 def _start_once(base: Path) -> dict[str, float]:
@@ -152,7 +152,7 @@ def container_start(model: Path, image: str, docker: str, rounds: int) -> str:
         medians = statistics.median(times), statistics.median(floors)
         rows.append([name, f"{medians[0]:.2f}", f"{medians[1]:.2f}", f"{medians[0] / medians[1]:.1f}"])
     command = "docker run --read-only --tmpfs /tmp -v MODEL:/opt/ml/model:ro IMAGE serve"
-    return _section(
+    return section(
         f"Start of a container, medians of {rounds}: `{command}`", "make soak", ["", "s", "`true`: s", "ratio"], rows
     )
 
@@ -166,7 +166,7 @@ def image_parts(image: str, docker: str) -> str:
     rows = [[path, f"{size_mb:.1f}"] for size_mb, path in parts]
     rows.append(["**all, on disk**", f"**{size / 1e6:.1f}**"])
     rows.append(["**all, compressed layer by layer (gzip)**", f"**{compressed_bytes(image, docker) / 1e6:.1f}**"])
-    return _section("The image: ten largest parts", "make soak", ["part", "MB"], rows)
+    return section("The image: ten largest parts", "make soak", ["part", "MB"], rows)
 
 
 def what_happens(base: Path, image: str, docker: str, seconds: float = 3.0, sockets: int = 10_000) -> str:
@@ -179,12 +179,12 @@ def what_happens(base: Path, image: str, docker: str, seconds: float = 3.0, sock
         outcomes.open_sockets(base, sockets),
         outcomes.model_deleted(_copy(base), seconds),
     ]
-    return _section("What happens when", "make soak", ["event", "outcome"], rows)
+    return section("What happens when", "make soak", ["event", "outcome"], rows)
 
 
 def growth(base: Path, requests: int) -> str:
     """Send very many requests and watch the workers' memory."""
-    return _section("Memory over many requests", "make soak", ["what", "figures"], [outcomes.flat_memory(base, requests)])
+    return section("Memory over many requests", "make soak", ["what", "figures"], [outcomes.flat_memory(base, requests)])
 
 
 def _copy(base: Path) -> Path:
@@ -202,21 +202,21 @@ def fuzzing(inputs: int, examples: int) -> str:
         (f"{examples} requests an operation from /openapi.json", ["tests/test_openapi.py", "-k", "word"]),
     ):
         rows.append([what, _pytest(environ, *tests)])
-    return _section("Fuzzing", "make soak", ["inputs", "pytest says"], rows)
+    return section("Fuzzing", "make soak", ["inputs", "pytest says"], rows)
 
 
 def kills(count: int) -> str:
     """Kill training jobs of several estimators at random moments, and start each again from its checkpoints."""
     said = _pytest({"KILLS": str(count)}, "tests/test_checkpoints.py", "-k", "random_moment")
     what = f"{count} jobs of each of three estimators killed: at most one interval lost, the model the same byte for byte"
-    return _section("Jobs killed at random moments and started again", "make soak", ["what", "pytest says"], [[what, said]])
+    return section("Jobs killed at random moments and started again", "make soak", ["what", "pytest says"], [[what, said]])
 
 
 def several_hosts() -> str:
     """Run every test of several hosts, the long ones too, in network namespaces."""
     said = _pytest({"LONG": "1"}, "tests/test_distributed.py")
     what = "2 and 3 hosts: sharded and replicated rows, hosts lost, cut off and stopped, a search shared out"
-    return _section("Several hosts", "make soak SECTIONS=hosts", ["what", "pytest says"], [[what, said]])
+    return section("Several hosts", "make soak SECTIONS=hosts", ["what", "pytest says"], [[what, said]])
 
 
 def _pytest(environ: dict[str, str], *tests: str) -> str:
@@ -230,15 +230,15 @@ def models(count: int) -> str:
     """Cycle models of three schemas through a multi-model endpoint of limited memory."""
     options = ["--models", str(count), "--rounds", "8"]
     command = [sys.executable, "-m", "local_test.multimodel", *options]
-    title = f"## {count} models in one multi-model endpoint\n\n`python -m local_test.multimodel {' '.join(options)}`\n\n"
-    return title + _output(command) + "\n"
+    title = f"{count} models in one multi-model endpoint"
+    return told(title, f"python -m local_test.multimodel {' '.join(options)}", _output(command))
 
 
 def memory_of_bodies(base: Path, size_mb: int = 25) -> str:
     """Say what a large body costs in memory, by format."""
     rows = [[name, f"{times:.1f}"] for name, times in body_memory(base, size_mb).items()]
     title = f"Memory that a body of {size_mb} MB costs a worker at its peak, in bodies"
-    return _section(title, "make soak", ["format", "bodies"], rows)
+    return section(title, "make soak", ["format", "bodies"], rows)
 
 
 def compressed_bytes(image: str, docker: str) -> int:
@@ -275,19 +275,3 @@ def _timed(command: Sequence[str]) -> float:
 
 def _output(command: Sequence[str]) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def _heading() -> str:
-    commit = _output(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"])
-    cpus = os.cpu_count()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return (
-        "# Measured\n\n"
-        f"Written by `make soak` on {datetime.now(UTC):%Y-%m-%d} at commit {commit}: {cpus} CPUs ({platform.machine()}), "
-        f"{memory:.0f} GiB, Python {platform.python_version()}.\nThe machine is shared: ratios hold better than times.\n"
-    )
-
-
-def _section(title: str, command: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"## {title}", "", f"`{command}`", "", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows), ""])

@@ -116,6 +116,15 @@ def inspect(docker: str, name: str, template: str, kind: str = "container") -> s
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
+def test_a_small_jobs_seconds_are_told_phase_by_phase(tmp_path: Path) -> None:
+    _, _, _, rows = growth.cost_of_sample(SAMPLE, tmp_path, rounds=1)
+    seconds = {what: float(told.strip("*")) for what, told in rows}
+    phases = [seconds[what] for what, _ in growth.PHASES]
+    assert all(lap > 0 for lap in phases)
+    assert sum(phases) == pytest.approx(seconds["train"], abs=0.05)
+    assert seconds["**more than the script**"] == pytest.approx(seconds["train"] - seconds["the bare script"], abs=0.02)
+
+
 def test_the_growth_of_a_job_is_measured_beside_a_bare_script(tmp_path: Path) -> None:
     row = dict(zip(growth.COLUMNS, growth.measure(2_000, "lightgbm", 1, tmp_path), strict=True))
     assert (row["estimator"], row["rows"]) == ("lightgbm", "2,000")

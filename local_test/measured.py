@@ -1,0 +1,45 @@
+"""docs/measured.md: a section a measurement, each with its command, date and commit; measuring again replaces its section."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from contract.files import write_text
+from local_test.runners import ROOT
+
+HEADING = "# Measured\n\nWritten by `make soak`. The machine is shared: ratios hold better than times.\n"
+
+
+def section(title: str, command: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table with its title, and the command that makes it."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns), *("| " + " | ".join(row) + " |" for row in rows)]
+    return told(title, command, "\n".join(lines))
+
+
+def told(title: str, command: str, text: str) -> str:
+    """Return a section of Markdown: title, command, when and where it was measured, and what was found."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    where = f"{os.cpu_count()} CPUs ({platform.machine()}), {memory:.0f} GiB, Python {platform.python_version()}"
+    return f"## {title}\n\n`{command}`, {datetime.now(UTC):%Y-%m-%d}, commit {_commit()}: {where}\n\n{text}\n"
+
+
+def put(target: Path, sections: Sequence[str]) -> None:
+    """Write sections over those of the same title; others stay as they are."""
+    kept = re.split(r"^(?=## )", target.read_text(), flags=re.MULTILINE)[1:] if target.exists() else []
+    by_title = {_title(text): text.rstrip() + "\n" for text in (*kept, *sections)}
+    write_text(target, "\n".join([HEADING, *by_title.values()]))
+
+
+def _title(text: str) -> str:
+    return text.splitlines()[0]
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
