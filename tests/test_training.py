@@ -570,22 +570,8 @@ def test_a_stop_keeps_the_best_model_so_far(base: Path, hyperparameters: dict[st
     assert code == 0, program.output()
     assert seconds < STOP_S
     assert read_manifest(base / "model").origin["stopped_early"] is early, program.output()
-    assert re.search(metric_regex("validation:rmse"), program.output())
+    assert len(re.findall(metric_regex("validation:rmse"), program.output())) == 1  # T-38
     assert not (base / "output" / "failure").exists()
-
-
-@pytest.mark.parametrize("after_s", [0.3, 1.2, 1.8, 2.4])
-def test_a_stop_at_any_moment_ends_in_a_model_or_a_reason(base: Path, after_s: float) -> None:
-    program = _start(base, {"max_iter": "100"})
-    time.sleep(after_s)
-    code, seconds = _stop(program)
-    assert seconds < STOP_S
-    if code == 0:
-        read_manifest(base / "model")
-    else:
-        assert code == 143, program.output()
-        assert (base / "output" / "failure").read_text().startswith("Stopped: ")
-        assert not any((base / "model").iterdir())
 
 
 def test_a_signal_after_the_work_is_done_changes_nothing(base: Path) -> None:

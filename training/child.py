@@ -21,6 +21,7 @@ from typing import Any
 from training.stop import Stop
 
 POLL_S = 0.05
+STOPS = {signal.SIGTERM}
 PR_SET_PDEATHSIG = 1
 """Linux's prctl(2): die with the parent. The pipe doesn't tell of its death: a forked child holds both ends."""
 
@@ -47,11 +48,16 @@ def run(
         grace_s: how long the child may take to end after a stop.
         meanwhile: run here, in a thread, while the child works.
     """
+    if stop.requested:
+        return ""
     # fork shares the rows without a copy; elsewhere (macOS) forking after numerical libraries loaded is not safe.
     context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_work, args=(work, arguments, sender), daemon=True)
+    # A stop that comes while the child starts would reach the handler that it inherits, and be lost: it waits instead.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     child.start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     sender.close()
     if meanwhile:
         threading.Thread(target=meanwhile, daemon=True).start()
@@ -99,6 +105,7 @@ def _work(work: Callable[..., None], arguments: tuple[Any, ...], sender: Connect
     die_with_parent()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     try:
         work(lambda content: sender.send(("told", content)), *arguments)
     except Exception as error:
