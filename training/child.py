@@ -50,15 +50,7 @@ def run(
     """
     if stop.requested:
         return ""
-    # fork shares the rows without a copy; elsewhere (macOS) forking after numerical libraries loaded is not safe.
-    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_work, args=(work, arguments, sender), daemon=True)
-    # A stop that comes while the child starts would reach the handler that it inherits, and be lost: it waits instead.
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-    child.start()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
-    sender.close()
+    child, receiver = _start(work, arguments)
     if meanwhile:
         threading.Thread(target=meanwhile, daemon=True).start()
     deadline = time.monotonic() + seconds
@@ -80,6 +72,20 @@ def run(
     if child.exitcode == -signal.SIGKILL:
         return "its process was killed by signal 9, most likely for want of memory. Use a larger instance or fewer rows."
     return failure or f"its process ended with exit code {child.exitcode}."
+
+
+def _start(work: Callable[..., None], arguments: tuple[Any, ...]) -> tuple[Any, Connection]:
+    """Return the running child, and the end of the pipe that it tells through."""
+    # fork shares the rows without a copy; elsewhere (macOS) forking after numerical libraries loaded is not safe.
+    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_work, args=(work, arguments, sender), daemon=True)
+    # A stop that comes while the child starts would reach the handler that it inherits, and be lost: it waits instead.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    child.start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+    sender.close()
+    return child, receiver
 
 
 def die_with_parent() -> None:
