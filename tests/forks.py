@@ -22,6 +22,11 @@ from conftest import ROOT
 LOADED = ["pytest", "forks", "lightgbm", "training.alone", "training.search", "training.artifacts", "training.report"]
 
 
+def busyness() -> float:
+    """Return how many times longer things may take here than on a machine that nobody else uses."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 @dataclass(frozen=True)
 class Forks:
     """A platform of tests, for `train` alone; it may be stopped from within."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 import pytest
 from conftest import SAMPLE
-from forks import Forks
+from forks import Forks, busyness
 
 from contract.files import TEMPORARY
 from contract.manifest import read_manifest
@@ -53,9 +52,9 @@ def _stop_at(place: tuple[str, str], base: Path) -> tuple[int, str]:
     """Return the exit code and the output of a job that gets a SIGTERM there, and ends in time."""
     program = Forks(place).start("train", base, {})
     code = program.wait(120)
-    seconds, patience_s = program.seconds_since_the_stop(), STOP_S * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    seconds = program.seconds_since_the_stop()
     print(f"ended {seconds:.2f} s after the signal")
-    assert seconds < patience_s, program.output()
+    assert seconds < STOP_S * busyness(), program.output()
     return code, program.output()
 
 
