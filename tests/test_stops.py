@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import SAMPLE
 from forks import Forks, busyness
+from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline
 
 from contract.files import TEMPORARY
 from contract.manifest import read_manifest
 from contract.metrics import metric_regex
 from local_test.emulator import lay_out
 from serving.predictor import load_predictor
+from training import fit as fitting
+from training import rounds
+from training.checkpoints import Checkpoints
+from training.fit import Keeper, Plan, fit
+from training.read import Table
+from training.rounds import STEPS, Fit
+from training.split import Data
+from training.stop import Stop
 
 STOP_S = 5
 BEFORE = {
@@ -76,3 +89,60 @@ def test_a_stop_after_the_fit_ends_in_a_whole_model_that_serves(base: Path, phas
     assert (base / "model" / "report" / "report.html").exists()
     assert not list(base.rglob(f".*{TEMPORARY}"))
     assert len(re.findall(metric_regex("validation:rmse"), output)) == 1  # T-38
+
+
+# Rounds that take long: a stop can't wait for their end
+
+
+TABLE = Table(np.zeros((4, 1), dtype=np.float32), np.zeros(4))
+
+
+class Slow(BaseEstimator):
+    """Grows a tree in some seconds, and the tree after `last_quick` in a minute."""
+
+    def __init__(self, n_estimators: int = 1, seconds: float = 0.01, last_quick: int = 1_000, warm_start: bool = False) -> None:
+        self.n_estimators, self.seconds, self.last_quick, self.warm_start = n_estimators, seconds, last_quick, warm_start
+
+    def fit(self, *_: object) -> Slow:
+        self.trees_ = getattr(self, "trees_", 0) if self.warm_start else 0
+        for tree in range(self.trees_, self.n_estimators):
+            time.sleep(self.seconds if tree < self.last_quick else 60)
+        self.trees_ = self.n_estimators
+        return self
+
+
+def test_rounds_of_slow_trees_hold_fewer_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "ROUND_S", 0.015)
+    done = [0]
+    Fit(Pipeline([("e", Slow())]), "n_estimators", 4 * STEPS, 0, TABLE, lambda count, _: done.append(count)).run()
+    assert done == list(range(4 * STEPS + 1))  # one at a time, of 0.01 s; without an eye on the time it would be four
+
+
+def test_a_stop_in_a_round_that_outlasts_the_grace_keeps_the_one_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(fitting, "SLOW_S", 0.0)
+    monkeypatch.setattr(fitting, "LEAVE_S", 0.2)
+    stop = Stop()
+
+    def ask() -> None:
+        while not (tmp_path / "fitted.joblib").exists():
+            time.sleep(0.01)
+        stop.requested = True
+
+    threading.Thread(target=ask, daemon=True).start()
+    plan = Plan(Pipeline([("e", Slow(last_quick=1))]), "n_estimators", STEPS, 0, 0, 60.0)
+    fitted = fit(plan, Data(TABLE, TABLE, TABLE), tmp_path, stop)
+    assert fitted.stopped
+    assert fitted.model.steps[-1][1].trees_ == 1
+
+
+def test_what_a_slow_round_leaves_is_no_checkpoint_before_one_is_due(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    checkpoints = Checkpoints.open(tmp_path / "state", "algo-1", "key")
+    keeper = Keeper(tmp_path / "left", lambda _: None, 3_600.0, checkpoints)
+    keeper(1, lambda: Pipeline([("e", Slow())]))
+    assert not (tmp_path / "left").exists()
+    monkeypatch.setattr(fitting, "SLOW_S", 0.0)
+    keeper(2, lambda: Pipeline([("e", Slow())]))
+    assert (tmp_path / "left").exists()
+    assert checkpoints.latest() is None
