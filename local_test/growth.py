@@ -79,10 +79,7 @@ def measure(rows: int, estimator: str, rounds: int, folder: Path) -> list[str]:
     base, data = folder / f"{estimator}-{rows}", folder / f"data-{rows}"
     if not data.exists():
         write_rows(data, rows)
-    lay_out(base, {}, {"estimator": estimator})
-    (base / "input" / "data").mkdir(exist_ok=True)
-    (base / "input" / "data" / "training").symlink_to(data)
-    (base / "input" / "config" / "inputdataconfig.json").write_text('{"training": {"TrainingInputMode": "FastFile"}}')
+    lay_out_rows(base, data, {"estimator": estimator})
     train = [sys.executable, str(ROOT / "container" / "train")]
     environ = {"SAGEMAKER_BASE_DIR": str(base)}
     peaks = [run(train, environ, watch=True), run(_bare_script(base, data / "rows.csv"), {}, watch=True)]
@@ -94,6 +91,13 @@ def measure(rows: int, estimator: str, rounds: int, folder: Path) -> list[str]:
         config.write_text(json.dumps({"LocalPath": tempfile.mkdtemp(dir=folder)}))
         runs.append((bare.seconds, plain.seconds, run(train, environ).seconds))
     return [estimator, f"{rows:,}", *_figures(runs, *(cost.peak_mb for cost in peaks))]
+
+
+def lay_out_rows(base: Path, data: Path, hyperparameters: Mapping[str, str]) -> None:
+    """Make the /opt/ml of a job whose training channel is a folder as it stands, without a copy."""
+    lay_out(base, {}, hyperparameters)
+    (base / "input" / "data" / "training").symlink_to(data)
+    (base / "input" / "config" / "inputdataconfig.json").write_text('{"training": {"TrainingInputMode": "FastFile"}}')
 
 
 def _figures(runs: Sequence[tuple[float, float, float]], train_mb: float, bare_mb: float) -> list[str]:

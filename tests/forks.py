@@ -19,6 +19,8 @@ from typing import Any, NoReturn
 
 from conftest import ROOT
 
+from contract.declaration import Declaration
+
 LOADED = ["pytest", "forks", "lightgbm", "training.alone", "training.search", "training.artifacts", "training.report"]
 
 
@@ -33,13 +35,14 @@ class Forks:
 
     stop_at: tuple[str, str] | None = None
     """A module and a function of it: as it is called for the first time, `train` gets a SIGTERM."""
+    declaration: Declaration | None = None
+    """What to train in place of the model's own."""
 
     def start(self, word: str, base: Path, environ: Mapping[str, str]) -> Fork:
         """Start `train` with SAGEMAKER_BASE_DIR for /opt/ml."""
         log = base.with_name(f"{base.name}-{time.monotonic_ns()}.log")
         log.touch()
-        arguments = (str(log), {**environ, "SAGEMAKER_BASE_DIR": str(base)}, self.stop_at)
-        process = _server().Process(target=_train, args=arguments)
+        process = _server().Process(target=_train, args=(self, log, {**environ, "SAGEMAKER_BASE_DIR": str(base)}))
         process.start()
         return Fork(process, log)
 
@@ -95,13 +98,15 @@ def _importable() -> Iterator[None]:
             os.environ["PYTHONPATH"] = earlier
 
 
-def _train(log: str, environ: Mapping[str, str], stop_at: tuple[str, str] | None) -> NoReturn:
+def _train(fork: Forks, log: Path, environ: Mapping[str, str]) -> NoReturn:
     """Be the program, in the new process."""
     os.environ.update(environ)
     for stream in (1, 2):
         os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), stream)
-    if stop_at:
-        _stop_at(*stop_at, Path(log).with_suffix(".stopped"))
+    if fork.declaration:
+        importlib.import_module("model").DECLARATION = fork.declaration  # type: ignore[attr-defined]
+    if fork.stop_at:
+        _stop_at(*fork.stop_at, log.with_suffix(".stopped"))
     code = 99
     try:
         code = importlib.import_module("training.train").main([])
@@ -111,14 +116,17 @@ def _train(log: str, environ: Mapping[str, str], stop_at: tuple[str, str] | None
         os._exit(code)
 
 
-def _stop_at(module: str, name: str, note: Path) -> None:
-    owner = importlib.import_module(module)
-    function = getattr(owner, name)
+def _stop_at(module: str, function: str, note: Path) -> None:
+    *classes, name = function.split(".")
+    owner: Any = importlib.import_module(module)
+    for part in classes:
+        owner = getattr(owner, part)
+    original = getattr(owner, name)
 
     def stopped(*arguments: Any, **options: Any) -> Any:
-        setattr(owner, name, function)
+        setattr(owner, name, original)
         note.touch()
         os.kill(os.getpid(), signal.SIGTERM)
-        return function(*arguments, **options)
+        return original(*arguments, **options)
 
     setattr(owner, name, stopped)
