@@ -18,6 +18,7 @@ from contract.files import TEMPORARY
 from contract.manifest import read_manifest
 from contract.metrics import metric_regex
 from local_test.emulator import lay_out
+from local_test.stops import COLUMNS, MOMENTS, measure
 from serving.predictor import load_predictor
 from training import fit as fitting
 from training import rounds
@@ -89,6 +90,14 @@ def test_a_stop_after_the_fit_ends_in_a_whole_model_that_serves(base: Path, phas
     assert (base / "model" / "report" / "report.html").exists()
     assert not list(base.rglob(f".*{TEMPORARY}"))
     assert len(re.findall(metric_regex("validation:rmse"), output)) == 1  # T-38
+
+
+def test_stops_are_measured_on_as_many_rows_as_asked_for(tmp_path: Path) -> None:
+    asked = [moment for moment in MOMENTS if moment.what in {"while reading", "in the cross-validation"}]
+    reading, folds = (dict(zip(COLUMNS, row, strict=True)) for row in measure(2_000, tmp_path, Forks(), asked))
+    assert (reading["exit code"], reading["left"][:8]) == ("143", "Stopped:")
+    assert (folds["exit code"], folds["left"]) == ("0", "the model")
+    assert max(float(row["s from the signal to the end"]) for row in (reading, folds)) < STOP_S * busyness()
 
 
 # Rounds that take long: a stop can't wait for their end
