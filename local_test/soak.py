@@ -28,7 +28,7 @@ from local_test.emulator import lay_out, train
 from local_test.growth import growth_of_rows
 from local_test.hosting import body_memory
 from local_test.runners import ROOT, Processes, free_port
-from local_test.stops import stops_of_rows
+from local_test.stops import kills, pytest_says, stops_of_rows
 
 REQUESTS, FUZZ_INPUTS, FUZZ_EXAMPLES = 1_000_000, 1_000_000, 200
 ESTIMATORS = ("hist_gradient_boosting", "random_forest", "ridge", "mlp")
@@ -70,7 +70,7 @@ def soak(data: Path, image: str, docker: str, target: Path, only: Sequence[str] 
             "growth": lambda: growth(base, REQUESTS),
             "fuzzing": lambda: fuzzing(FUZZ_INPUTS, FUZZ_EXAMPLES),
             "models": lambda: models(500),
-            "kills": lambda: kills(50),
+            "kills": lambda: _section(*kills(50)),
             "stops": lambda: _section(*stops_of_rows(10_000_000, Path(folder))),
             "hosts": several_hosts,
             "rows": lambda: _section(*growth_of_rows([10_000, 100_000, 1_000_000, 10_000_000], Path(folder))),
@@ -207,15 +207,6 @@ def fuzzing(inputs: int, examples: int) -> str:
     return _section("Fuzzing", "make soak", ["inputs", "pytest says"], rows)
 
 
-def kills(count: int) -> str:
-    """Kill training jobs of every kind at random moments, and start each again from its checkpoints."""
-    said = _pytest_output({"KILLS": str(count)}, "-rP", "tests/test_checkpoints.py", "-k", "random_moment")
-    rows = [list(found) for found in re.findall(r"^kills: (\w+): (.*)$", said, re.MULTILINE)]
-    rows.append(["pytest says, of models the same byte for byte", said.strip().splitlines()[-1]])
-    title = "Jobs killed at random moments and started again"
-    return _section(title, "make soak SECTIONS=kills", ["estimator", "what came of it"], rows)
-
-
 def several_hosts() -> str:
     """Run every test of several hosts, the long ones too, in network namespaces."""
     said = _pytest({"LONG": "1"}, "tests/test_distributed.py")
@@ -225,13 +216,7 @@ def several_hosts() -> str:
 
 def _pytest(environ: dict[str, str], *tests: str) -> str:
     """Return the last line of a run of tests."""
-    return _pytest_output(environ, *tests).strip().splitlines()[-1]
-
-
-def _pytest_output(environ: dict[str, str], *words: str) -> str:
-    command = [sys.executable, "-m", "pytest", "-q", *words]
-    environ = {"PYTEST_ADDOPTS": "--timeout=0", **os.environ, **environ}
-    return subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    return pytest_says(environ, *tests).splitlines()[-1]
 
 
 def models(count: int) -> str:

@@ -1,4 +1,4 @@
-"""How long `train` takes to end after a SIGTERM, on as many rows as asked for, and what it leaves (T-27: 120 s, then SIGKILL).
+"""What stops and kills do to `train`: how long it goes on after a SIGTERM (T-27: 120 s, then SIGKILL), and what is lost.
 
 `python -m local_test.stops --rows 10000000` prints the table; `make soak` writes it to docs/measured.md.
 """
@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from contract.errors import DamagedModel
 from contract.manifest import read_manifest
 from local_test.emulator import STOP_TRAINING_S
 from local_test.growth import lay_out_rows, write_rows
-from local_test.runners import Platform, Processes, Program
+from local_test.runners import ROOT, Platform, Processes, Program
 
 LEAST_S = 0.01
 COLUMNS = ("stopped", "estimator", "rows", "s from the signal to the end", "exit code", "left")
@@ -54,6 +56,22 @@ def stops_of_rows(rows: int, folder: Path) -> tuple[str, str, Sequence[str], lis
     """Return title, command, columns and rows of the table in docs/measured.md."""
     title = f"`train` stopped on {rows:,} rows"
     return title, "make soak SECTIONS=stops", COLUMNS, list(measure(rows, folder))
+
+
+def kills(count: int) -> tuple[str, str, Sequence[str], list[list[str]]]:
+    """Kill jobs of every estimator at random moments and start each again; return a table of what was lost."""
+    said = pytest_says({"KILLS": str(count)}, "-rP", "tests/test_checkpoints.py", "-k", "random_moment")
+    rows = [list(found) for found in re.findall(r"^kills: (\w+): (.*)$", said, re.MULTILINE)]
+    rows.append(["pytest says, of models the same byte for byte", said.splitlines()[-1]])
+    title = "Jobs killed at random moments and started again"
+    return title, "make soak SECTIONS=kills", ("estimator", "what came of it"), rows
+
+
+def pytest_says(environ: Mapping[str, str], *words: str) -> str:
+    """Return what a run of tests prints; none of them is ended for taking long."""
+    command = [sys.executable, "-m", "pytest", "-q", "--timeout=0", *words]
+    done = subprocess.run(command, env={**os.environ, **environ}, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 def measure(
