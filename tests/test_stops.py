@@ -12,8 +12,10 @@ import pytest
 from conftest import SAMPLE
 from forks import Forks, busyness
 from sklearn.base import BaseEstimator
+from sklearn.ensemble import RandomForestRegressor
 from sklearn.pipeline import Pipeline
 
+from contract.errors import Stopped
 from contract.files import TEMPORARY
 from contract.manifest import read_manifest
 from contract.metrics import metric_regex
@@ -23,7 +25,7 @@ from serving.predictor import load_predictor
 from training import fit as fitting
 from training import rounds
 from training.checkpoints import Checkpoints
-from training.fit import Keeper, Plan, fit
+from training.fit import Keeper, Plan, _thinned, fit
 from training.read import Table
 from training.rounds import STEPS, Fit
 from training.split import Data
@@ -144,6 +146,22 @@ def test_a_stop_in_a_round_that_outlasts_the_grace_keeps_the_one_before(
     fitted = fit(plan, Data(TABLE, TABLE, TABLE), tmp_path, stop)
     assert fitted.stopped
     assert fitted.model.steps[-1][1].trees_ == 1
+
+
+@pytest.mark.parametrize(
+    ("most_nodes", "trees"),
+    [pytest.param(60, 3, id="all"), pytest.param(30, 2, id="some"), pytest.param(5, None, id="not even one")],
+)
+def test_a_stopped_forest_keeps_as_many_trees_as_can_be_exported(monkeypatch, most_nodes: int, trees: int | None) -> None:
+    monkeypatch.setattr(fitting, "MOST_NODES", most_nodes)
+    matrix = np.arange(6, dtype=np.float32)[:, None]
+    model = Pipeline([("e", RandomForestRegressor(3, bootstrap=False))]).fit(matrix, matrix[:, 0])  # 11 nodes a tree
+    if trees is None:
+        with pytest.raises(Stopped, match=r"trees of 11 nodes.*max_depth"):
+            _thinned(model)
+    else:
+        forest = _thinned(model).steps[-1][1]
+        assert len(forest.estimators_) == forest.n_estimators == trees
 
 
 def test_what_a_slow_round_leaves_is_no_checkpoint_before_one_is_due(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import joblib
 import numpy as np
 from sklearn.base import clone
+from sklearn.ensemble._forest import BaseForest
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.pipeline import Pipeline
@@ -35,6 +36,7 @@ from training.read import Table
 from training.rounds import Enough, Fit
 from training.split import Data
 from training.stop import Stop
+from training.thresholds import last_step
 
 TELL_S = 0.2
 LEAVE_S = 20.0
@@ -42,6 +44,8 @@ LEAVE_S = 20.0
 120 s for all, and what comes after the fit needs its part."""
 SLOW_S = 5.0
 """A round that takes this long may be too long to wait for at a stop: what the one before came to is then left beforehand."""
+MOST_NODES = 3_000_000
+"""Of a forest's trees, that a stopped job exports: skl2onnx takes 9 s for a million."""
 MOST_SAVING = 0.05
 """The share of the time that writing checkpoints may take: a forest's are large, and then come more seldom."""
 SMALL_CELLS = 1_000_000
@@ -100,7 +104,7 @@ def fit(
         meanwhile: what this process may do while the child fits: the imports of what comes next.
 
     Raises:
-        Stopped: the signal came before the first round was done.
+        Stopped: the signal came before the first round was done, or what is done can't be exported in time.
         AlgorithmError: the fit failed, or its process was killed.
     """
     left = folder / "fitted.joblib"
@@ -123,7 +127,33 @@ def fit(
         raise AlgorithmError(f"The fit failed: {failure}")
     if failure and not stop.requested:
         raise AlgorithmError(f"The fit failed after its last checkpoint: {failure}")
-    return Fitted(joblib.load(left), stop.requested and not listener.fitted, done)
+    model = joblib.load(left)
+    return Fitted(_thinned(model) if stop.requested else model, stop.requested and not listener.fitted, done)
+
+
+def _thinned(model: Pipeline) -> Pipeline:
+    """Return the pipeline of a stopped job, a forest with no more trees than can be exported in the time that is left.
+
+    Raises:
+        Stopped: one tree is too large.
+    """
+    forest = last_step(model)
+    if not isinstance(forest, BaseForest):
+        return model
+    nodes = np.cumsum([tree.tree_.node_count for tree in forest.estimators_])
+    most = int(np.searchsorted(nodes, MOST_NODES, side="right"))
+    if not most:
+        raise Stopped(
+            f"Stopped by a signal while fitting trees of {nodes[0]:,} nodes, too large to be exported in the time that is left. "
+            "Start the job again, with a max_depth if it may be stopped."
+        )
+    if most < len(nodes):
+        print(
+            f"fit: {most:,} of {len(nodes):,} trees are kept, as many as can be exported in the time that is left", flush=True
+        )
+        forest.estimators_ = forest.estimators_[:most]
+        forest.set_params(n_estimators=most)
+    return model
 
 
 @dataclass
