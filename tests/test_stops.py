@@ -25,7 +25,7 @@ from serving.predictor import load_predictor
 from training import fit as fitting
 from training import rounds
 from training.checkpoints import Checkpoints
-from training.fit import Keeper, Plan, _thinned, fit
+from training.fit import Keeper, Plan, _thin, fit
 from training.read import Table
 from training.rounds import STEPS, Fit
 from training.split import Data
@@ -158,10 +158,10 @@ def test_a_stopped_forest_keeps_as_many_trees_as_can_be_exported(monkeypatch, mo
     model = Pipeline([("e", RandomForestRegressor(3, bootstrap=False))]).fit(matrix, matrix[:, 0])  # 11 nodes a tree
     if trees is None:
         with pytest.raises(Stopped, match=r"trees of 11 nodes.*max_depth"):
-            _thinned(model)
+            _thin(model)
     else:
-        forest = _thinned(model).steps[-1][1]
-        assert len(forest.estimators_) == forest.n_estimators == trees
+        assert _thin(model) is (trees < 3)
+        assert len(model.steps[-1][1].estimators_) == model.steps[-1][1].n_estimators == trees
 
 
 def test_what_a_slow_round_leaves_is_no_checkpoint_before_one_is_due(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -128,32 +128,31 @@ def fit(
     if failure and not stop.requested:
         raise AlgorithmError(f"The fit failed after its last checkpoint: {failure}")
     model = joblib.load(left)
-    return Fitted(_thinned(model) if stop.requested else model, stop.requested and not listener.fitted, done)
+    is_thinned = stop.requested and _thin(model)
+    return Fitted(model, is_thinned or (stop.requested and not listener.fitted), done)
 
 
-def _thinned(model: Pipeline) -> Pipeline:
-    """Return the pipeline of a stopped job, a forest with no more trees than can be exported in the time that is left.
+def _thin(model: Pipeline) -> bool:
+    """Leave a stopped job's forest no more trees than can be exported in the time that is left; say whether it had more.
 
     Raises:
         Stopped: one tree is too large.
     """
     forest = last_step(model)
     if not isinstance(forest, BaseForest):
-        return model
+        return False
     nodes = np.cumsum([tree.tree_.node_count for tree in forest.estimators_])
     most = int(np.searchsorted(nodes, MOST_NODES, side="right"))
     if not most:
         raise Stopped(
-            f"Stopped by a signal while fitting trees of {nodes[0]:,} nodes, too large to be exported in the time that is left. "
-            "Start the job again, with a max_depth if it may be stopped."
+            f"Stopped by a signal while fitting trees of {nodes[0]:,} nodes, too large to be exported in the time that is "
+            "left. Start the job again, with a max_depth if it may be stopped."
         )
     if most < len(nodes):
-        print(
-            f"fit: {most:,} of {len(nodes):,} trees are kept, as many as can be exported in the time that is left", flush=True
-        )
+        print(f"fit: {most:,} of {len(nodes):,} trees are kept: no more can be exported in the time left", flush=True)
         forest.estimators_ = forest.estimators_[:most]
         forest.set_params(n_estimators=most)
-    return model
+    return most < len(nodes)
 
 
 @dataclass
