@@ -90,10 +90,7 @@ def measure(rows: int, estimator: str, rounds: int, folder: Path) -> list[str]:
     base, data = folder / f"{estimator}-{rows}", folder / f"data-{rows}"
     if not data.exists():
         write_rows(data, rows)
-    lay_out(base, {}, {"estimator": estimator})
-    (base / "input" / "data").mkdir(exist_ok=True)
-    (base / "input" / "data" / "training").symlink_to(data)
-    (base / "input" / "config" / "inputdataconfig.json").write_text('{"training": {"TrainingInputMode": "FastFile"}}')
+    lay_out_rows(base, data, {"estimator": estimator})
     train = [sys.executable, str(ROOT / "container" / "train")]
     image_like = {"PYTHONPATH": str(_without_pyarrow(folder))}
     environ = {"SAGEMAKER_BASE_DIR": str(base), **image_like}
@@ -134,6 +131,13 @@ def _laps(command: Sequence[str], environ: Mapping[str, str]) -> list[float]:
     if program.returncode or len(laps) != len(signs):
         raise RuntimeError(f"{command[:2]} ended with exit code {program.returncode} after {len(laps) - 1} phases")
     return [after - before for before, after in pairwise([*laps, time.monotonic()])]
+
+
+def lay_out_rows(base: Path, data: Path, hyperparameters: Mapping[str, str]) -> None:
+    """Make the /opt/ml of a job whose training channel is a folder as it stands, without a copy."""
+    lay_out(base, {}, hyperparameters)
+    (base / "input" / "data" / "training").symlink_to(data)
+    (base / "input" / "config" / "inputdataconfig.json").write_text('{"training": {"TrainingInputMode": "FastFile"}}')
 
 
 def _figures(runs: Sequence[tuple[float, float, float]], train_mb: float, bare_mb: float) -> list[str]:

@@ -27,6 +27,7 @@ from local_test.growth import cost_of_sample, growth_of_rows
 from local_test.hosting import body_memory
 from local_test.measured import put, section, told
 from local_test.runners import ROOT, Processes, free_port
+from local_test.stops import kills, pytest_says, stops_of_rows
 
 REQUESTS, FUZZ_INPUTS, FUZZ_EXAMPLES = 1_000_000, 1_000_000, 200
 ESTIMATORS = ("hist_gradient_boosting", "random_forest", "ridge", "mlp")
@@ -68,7 +69,8 @@ def soak(data: Path, image: str, docker: str, target: Path, only: Sequence[str] 
             "growth": lambda: growth(base, REQUESTS),
             "fuzzing": lambda: fuzzing(FUZZ_INPUTS, FUZZ_EXAMPLES),
             "models": lambda: models(500),
-            "kills": lambda: kills(50),
+            "kills": lambda: section(*kills(50)),
+            "stops": lambda: section(*stops_of_rows(10_000_000, Path(folder))),
             "hosts": several_hosts,
             "sample": lambda: section(*cost_of_sample(data, Path(folder))),
             "rows": lambda: section(*growth_of_rows([10_000, 100_000, 1_000_000, 10_000_000], Path(folder))),
@@ -205,13 +207,6 @@ def fuzzing(inputs: int, examples: int) -> str:
     return section("Fuzzing", "make soak", ["inputs", "pytest says"], rows)
 
 
-def kills(count: int) -> str:
-    """Kill training jobs of several estimators at random moments, and start each again from its checkpoints."""
-    said = _pytest({"KILLS": str(count)}, "tests/test_checkpoints.py", "-k", "random_moment")
-    what = f"{count} jobs of each of three estimators killed: at most one interval lost, the model the same byte for byte"
-    return section("Jobs killed at random moments and started again", "make soak", ["what", "pytest says"], [[what, said]])
-
-
 def several_hosts() -> str:
     """Run every test of several hosts, the long ones too, in network namespaces."""
     said = _pytest({"LONG": "1"}, "tests/test_distributed.py")
@@ -221,9 +216,7 @@ def several_hosts() -> str:
 
 def _pytest(environ: dict[str, str], *tests: str) -> str:
     """Return the last line of a run of tests."""
-    command = [sys.executable, "-m", "pytest", "-q", *tests]
-    done = subprocess.run(command, env={**os.environ, **environ}, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip().splitlines()[-1]
+    return pytest_says(environ, *tests).splitlines()[-1]
 
 
 def models(count: int) -> str:

@@ -36,7 +36,8 @@ class Estimator:
     prepare: Callable[[tuple[Feature, ...]], ColumnTransformer | None]
     rounds: tuple[str, str] | None = None
     """The estimator's parameter that counts its rounds and the hyperparameter that sets it, where a fit can be carried on,
-    with `warm_start` or in a way of `training/rounds.py`: training then stops, and keeps what it has, between rounds."""
+    with `warm_start` (and comes to the same however the calls are cut, as forests do) or in a way of `training/rounds.py`:
+    training then stops, and keeps what it has, between rounds."""
 
 
 def build_pipeline(declaration: Declaration, values: Values) -> Pipeline:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ import joblib
 import numpy as np
 import pytest
 from conftest import ROOT, SAMPLE
+from forks import Forks, busyness
 from numpy.random import RandomState
+from threadpoolctl import threadpool_limits
 
 from contract.declaration import AUTO, Declaration, Hyperparameter
 from contract.errors import AlgorithmError, Stopped
@@ -27,18 +29,19 @@ from contract.hyperparameters import parse_hyperparameters
 from contract.manifest import read_manifest
 from contract.metrics import metric_regex
 from contract.tuning import text
-from local_test.emulator import lay_out, stop, train
-from local_test.runners import Processes
+from local_test.emulator import lay_out, train
 from model import DECLARATION
 from model.pipeline import ESTIMATORS, build_pipeline
 from training import space as space_module
+from training.champion import Contest, Rung, is_better
 from training.checkpoints import Checkpoints
 from training.child import run
 from training.read import Table
-from training.search import MAX_ROWS, Found, Rung, _rungs, _sample, brackets, search
+from training.search import MAX_ROWS, Found, _rungs, _sample, brackets, search
 from training.space import Space, draw
 from training.stop import Stop
 
+STOP_S = 5
 SEARCHED = {"estimator": AUTO, "search_seconds": "600"}
 
 
@@ -124,17 +127,23 @@ class Enough(Exception):
     pass
 
 
-def _told(table: Table, most: int, **given: str) -> list[Any]:
-    """Return what the child tells until so many brackets have ended."""
-    told: list[Any] = []
+def _look(most: int, arguments: tuple[Any, ...], hear: Callable[[Any], None], *_: object) -> str:
+    """Search in this process until so many brackets have ended."""
 
     def tell(content: Any) -> None:
-        told.append(content)
+        hear(content)
         if not isinstance(content, Rung) and content[0] + 1 == most:
             raise Enough
 
-    with pytest.raises(Enough):
-        brackets(tell, RIDGE, _values(RIDGE, **given), table)
+    with pytest.raises(Enough), threadpool_limits(1):
+        brackets(tell, *arguments)
+    return ""
+
+
+def _told(table: Table, most: int, **given: str) -> list[Any]:
+    """Return what the child tells until so many brackets have ended."""
+    told: list[Any] = []
+    _look(most, (RIDGE, _values(RIDGE, **given), table), told.append)
     return told
 
 
@@ -152,19 +161,46 @@ def test_a_bracket_gives_more_rows_to_fewer_candidates_and_the_first_is_of_the_d
     assert told[0].values["alpha"] == next(knob.default for knob in RIDGE.hyperparameters if knob.name == "alpha")
 
 
-def test_a_search_ends_in_time_with_better_values_than_the_defaults(capsys) -> None:
+def test_a_search_finds_better_values_than_the_defaults(capsys) -> None:
     table = _linear()
     default = next(content.score for content in _told(table, 1))
-    started = time.monotonic()
-    values, found = search(RIDGE, _values(RIDGE, search_seconds="5"), table, Stop(), None)
-    assert time.monotonic() - started < 20  # and not when the bracket that runs is done
+    values, found = search(RIDGE, _values(RIDGE), table, Stop(), None, partial(_look, 2))
     assert (values["estimator"], found.metric, found.rows, found.stopped) == ("ridge", "rmse", 450, False)
     assert values["alpha"] < 0.1
     assert found.score < -default
     output = capsys.readouterr().out
-    assert f"search: {found.candidates} candidates in 5 s; chosen is ridge, alpha={text(values['alpha'])}: rmse" in output
+    chosen = f"chosen is ridge, alpha={text(values['alpha'])}: rmse {found.score:.6g} in 3 folds of 450 rows"
+    assert re.search(rf"^search: 10 candidates in \d+ s; {re.escape(chosen)}$", output, re.M)
     assert len(re.findall(r"^search: bracket 1: 9 on 150 rows, 3 on 450 rows; best so far ridge, rmse", output, re.M)) == 1
     assert not re.search(metric_regex("validation:rmse"), output)
+
+
+def test_a_search_ends_when_its_time_is_over_and_not_when_its_bracket_is() -> None:
+    started = time.monotonic()
+    search(RIDGE, _values(RIDGE, search_seconds="1"), _linear(), Stop(), None)
+    assert 1 <= time.monotonic() - started < 2 + busyness()
+
+
+@pytest.mark.parametrize(
+    ("challenger", "is_it"),
+    [
+        pytest.param([3.1, 2.9, 3.2, 3.0], True, id="better on every fold by about as much"),
+        pytest.param([2.1, 1.9, 2.2, 2.0], False, id="as good"),
+        pytest.param([9.0, 1.0, 1.5, 2.0], False, id="better on one fold by luck"),
+        pytest.param([3.0, 3.0, 3.0, -np.inf], False, id="failed on one"),
+    ],
+)
+def test_a_challenger_wins_by_more_than_noise(challenger: list[float], is_it: bool) -> None:
+    assert is_better(np.array(challenger), np.array([2.0, 2.0, 2.0, 2.0])) is is_it
+
+
+def test_a_default_that_fails_loses_to_whatever_does_not() -> None:
+    default, challenger = ({**_values(RIDGE), "estimator": "ridge", "alpha": alpha} for alpha in (-1.0, 0.5))
+    contest = Contest(RIDGE, default, _linear(), 0)
+    assert contest.meet(default).is_champion is False
+    champion = contest.meet(challenger)
+    assert (champion.values["alpha"], champion.is_champion) == (0.5, True)
+    assert contest.meet(default) == champion
 
 
 def test_classes_are_searched_by_their_log_loss() -> None:
@@ -296,31 +332,13 @@ def test_a_choice_that_cannot_be_used_is_passed_over_and_made_anew(kept: Checkpo
     assert json.loads(path.read_text())["values"] == values
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """A copy of what `train` is made of, with the two estimators that are fitted soonest."""
-    tree = tmp_path / "tree"
-    for name in ("contract", "model", "training", "container"):
-        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "sample"))
-    path = tree / "model" / "hyperparameters.py"
-    edited, edits = re.subn(r"choices=\(\*BOOSTING.*\),", "choices=(*BOOSTING, *RIDGE, AUTO),", path.read_text())
-    assert edits == 1
-    path.write_text(edited)
-    return tree
-
-
-def test_a_stop_during_the_search_ends_in_a_model_of_the_best_so_far_and_a_restart_does_not_search(
-    tmp_path: Path, tree: Path
-) -> None:
-    base = tmp_path / "ml"
+def test_a_stop_during_the_search_ends_in_a_model_of_the_best_so_far_and_a_restart_does_not_search(tmp_path: Path) -> None:
+    base, declaration = tmp_path / "ml", _only("ridge", "hist_gradient_boosting")
     lay_out(base, {"training": SAMPLE}, {**SEARCHED, "alpha": "3"})
     (base / "input" / "config" / "checkpointconfig.json").write_text(json.dumps({"LocalPath": str(tmp_path / "state")}))
-    program = Processes(tree).start("train", base, {})
-    deadline = time.monotonic() + 120
-    while "search: bracket 0" not in program.output():
-        assert time.monotonic() < deadline, program.output()
-        time.sleep(0.05)
-    assert stop(program, 60) == 0, program.output()
+    program = Forks(("training.search", "_Watch._print"), declaration).start("train", base, {})  # at the end of a bracket
+    assert program.wait(300) == 0, program.output()
+    assert program.seconds_since_the_stop() < STOP_S * busyness()
     manifest, output = read_manifest(base / "model"), program.output()
     assert len(re.findall(metric_regex("validation:rmse"), output)) == 1  # T-38
     assert "train: alpha is ignored: it is no hyperparameter of auto" in output
@@ -328,7 +346,7 @@ def test_a_stop_during_the_search_ends_in_a_model_of_the_best_so_far_and_a_resta
     assert chosen["estimator"] in {"hist_gradient_boosting", "ridge"}
     assert (chosen["searched"]["stopped"], manifest.origin["stopped_early"]) == (True, True)
     assert chosen["searched"]["candidates"] >= 2
-    again = train(Processes(tree), base)
+    again = train(Forks(declaration=declaration), base)
     assert again.exit_code == 0, again.output
     assert "search: goes on with what an earlier run chose" in again.output
     assert "search: bracket" not in again.output

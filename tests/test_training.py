@@ -21,6 +21,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from conftest import MIXED, ROOT, SAMPLE
+from forks import Forks, busyness
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.pipeline import make_pipeline
 
@@ -566,29 +567,16 @@ def test_a_stop_before_there_is_a_model_says_so(base: Path) -> None:
     ],
 )
 def test_a_stop_keeps_the_best_model_so_far(base: Path, hyperparameters: dict[str, str], sign: str, early: bool) -> None:
-    program = _start(base, hyperparameters)
+    lay_out(base, {"training": SAMPLE}, hyperparameters)
+    program = Forks().start("train", base, {})
     _wait_for(program, sign)
     time.sleep(0.3)  # for a round to be done
     code, seconds = _stop(program)
     assert code == 0, program.output()
-    assert seconds < STOP_S
+    assert seconds < STOP_S * busyness()
     assert read_manifest(base / "model").origin["stopped_early"] is early, program.output()
-    assert re.search(metric_regex("validation:rmse"), program.output())
+    assert len(re.findall(metric_regex("validation:rmse"), program.output())) == 1  # T-38
     assert not (base / "output" / "failure").exists()
-
-
-@pytest.mark.parametrize("after_s", [0.3, 1.2, 1.8, 2.4])
-def test_a_stop_at_any_moment_ends_in_a_model_or_a_reason(base: Path, after_s: float) -> None:
-    program = _start(base, {"max_iter": "100"})
-    time.sleep(after_s)
-    code, seconds = _stop(program)
-    assert seconds < STOP_S
-    if code == 0:
-        read_manifest(base / "model")
-    else:
-        assert code == 143, program.output()
-        assert (base / "output" / "failure").read_text().startswith("Stopped: ")
-        assert not any((base / "model").iterdir())
 
 
 def test_a_signal_after_the_work_is_done_changes_nothing(base: Path) -> None:

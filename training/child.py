@@ -22,6 +22,7 @@ from typing import Any
 from training.stop import Stop
 
 POLL_S = 0.05
+STOPS = {signal.SIGTERM}
 PR_SET_PDEATHSIG = 1
 """Linux's prctl(2): die with the parent. The pipe doesn't tell of its death: a forked child holds both ends."""
 
@@ -52,6 +53,8 @@ def run(
         grace_s: how long the child may take to end after a stop.
         meanwhile: run here, in a thread, while the child works.
     """
+    if stop.requested:
+        return ""
     child, receiver = _start(work, arguments)
     if meanwhile:
         threading.Thread(target=meanwhile, daemon=True).start()
@@ -116,7 +119,10 @@ def _start(work: Callable[..., None], arguments: tuple[Any, ...]) -> tuple[Any, 
     gc.freeze()  # the collector marks what it looks at: it would copy every page of the libraries, here and in the child
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_work, args=(work, arguments, sender), daemon=True)
+    # A stop that comes while the child starts would reach the handler that it inherits, and be lost: it waits instead.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     child.start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     sender.close()
     return child, receiver
 
@@ -138,6 +144,7 @@ def _work(work: Callable[..., None], arguments: tuple[Any, ...], sender: Connect
     die_with_parent()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     try:
         work(lambda content: sender.send(("told", content)), *arguments)
     except Exception as error:

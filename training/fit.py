@@ -17,6 +17,7 @@ from typing import Any
 import joblib
 import numpy as np
 from sklearn.base import clone
+from sklearn.ensemble._forest import BaseForest
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.pipeline import Pipeline
@@ -35,11 +36,16 @@ from training.read import Table
 from training.rounds import Enough, Fit
 from training.split import Data
 from training.stop import Stop
+from training.thresholds import last_step
 
 TELL_S = 0.2
 LEAVE_S = 20.0
 """How long the child may take to end its round and leave the model once a stop is asked for; then it is killed. T-27 gives
 120 s for all, and what comes after the fit needs its part."""
+SLOW_S = 5.0
+"""A round that takes this long may be too long to wait for at a stop: what the one before came to is then left beforehand."""
+MOST_NODES = 3_000_000
+"""Of a forest's trees, that a stopped job exports: skl2onnx takes 9 s for a million."""
 MOST_SAVING = 0.05
 """The share of the time that writing checkpoints may take: a forest's are large, and then come more seldom."""
 SMALL_CELLS = 1_000_000
@@ -98,7 +104,7 @@ def fit(
         meanwhile: what this process may do while the child fits: the imports of what comes next.
 
     Raises:
-        Stopped: the signal came before the first round was done.
+        Stopped: the signal came before the first round was done, or what is done can't be exported in time.
         AlgorithmError: the fit failed, or its process was killed.
     """
     left = folder / "fitted.joblib"
@@ -121,7 +127,32 @@ def fit(
         raise AlgorithmError(f"The fit failed: {failure}")
     if failure and not stop.requested:
         raise AlgorithmError(f"The fit failed after its last checkpoint: {failure}")
-    return Fitted(joblib.load(left), stop.requested and not listener.fitted, done)
+    model = joblib.load(left)
+    is_thinned = stop.requested and _thin(model)
+    return Fitted(model, is_thinned or (stop.requested and not listener.fitted), done)
+
+
+def _thin(model: Pipeline) -> bool:
+    """Leave a stopped job's forest no more trees than can be exported in the time that is left; say whether it had more.
+
+    Raises:
+        Stopped: one tree is too large.
+    """
+    forest = last_step(model)
+    if not isinstance(forest, BaseForest):
+        return False
+    nodes = np.cumsum([tree.tree_.node_count for tree in forest.estimators_])
+    most = int(np.searchsorted(nodes, MOST_NODES, side="right"))
+    if not most:
+        raise Stopped(
+            f"Stopped by a signal while fitting trees of {nodes[0]:,} nodes, too large to be exported in the time that is "
+            "left. Start the job again, with a max_depth if it may be stopped."
+        )
+    if most < len(nodes):
+        print(f"fit: {most:,} of {len(nodes):,} trees are kept: no more can be exported in the time left", flush=True)
+        forest.estimators_ = forest.estimators_[:most]
+        forest.set_params(n_estimators=most)
+    return most < len(nodes)
 
 
 @dataclass
@@ -153,31 +184,37 @@ class Keeper:
     """None leaves the pipeline at the end and at a stop only."""
     checkpoints: Checkpoints | None
     stopping: bool = False
+    _ended: float = field(default_factory=time.monotonic)
     _told: float = field(default_factory=time.monotonic)
+    _left: float = field(default_factory=time.monotonic)
     _kept: float = field(default_factory=time.monotonic)
     _saving_s: float = 0.0
 
     def __call__(self, rounds: int, pipeline: Callable[[], Pipeline]) -> None:
         """Tell the parent, leave a checkpoint where one is due, and end the fit where a stop is asked for."""
         now = time.monotonic()
+        is_slow = now - self._ended >= SLOW_S
         if now - self._told >= TELL_S:
             self._told = now
             self.tell(("rounds", rounds))
-        due = self.interval_s is not None and now - self._kept >= max(self.interval_s, self._saving_s / MOST_SAVING)
-        if due or self.stopping:
-            self.leave(rounds, pipeline())
+        is_due = self.interval_s is not None and now - self._kept >= self.interval_s
+        is_cheap = now - self._left >= self._saving_s / MOST_SAVING
+        if self.stopping or (is_cheap and (is_due or is_slow)):
+            self.leave(rounds, pipeline(), keep=self.stopping or is_due)
         if self.stopping:
             raise Enough
+        self._ended = time.monotonic()
 
-    def leave(self, rounds: int, pipeline: Pipeline) -> None:
-        """Leave the pipeline for the parent, and for a job that starts again."""
+    def leave(self, rounds: int, pipeline: Pipeline, keep: bool = True) -> None:
+        """Leave the pipeline for the parent, and for a job that starts again where it is to be kept."""
         started = time.monotonic()
         with replacing(self.path) as temporary:
             joblib.dump(pipeline, temporary)
-        if self.checkpoints:
+        if self.checkpoints and keep:
             self.checkpoints.save(Checkpoint(rounds, self.path.read_bytes()))
-        self._kept = time.monotonic()
-        self._saving_s = self._kept - started
+            self._kept = time.monotonic()
+        self._left = time.monotonic()
+        self._saving_s = self._left - started
 
     def stop(self, *_: object) -> None:
         """Answer SIGTERM: the round that runs is the last."""

@@ -7,11 +7,14 @@ are private in scikit-learn 1.9 and LightGBM 4.7: both versions are pinned, and 
 from __future__ import annotations
 
 import copy
+import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import joblib
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
@@ -22,7 +25,9 @@ from training.lightgbm import is_lightgbm
 from training.read import Table
 
 STEPS = 20
-"""Into how many calls a fit with `warm_start` is cut: each costs a check of all rows, about 3 ms on small data."""
+"""Into how many calls a fit with `warm_start` is cut, at least: each costs a check of all rows, about 3 ms on small data."""
+ROUND_S = 3.0
+"""Which a call aims at where rows are many: a stop waits for the end of one."""
 
 Watch = Callable[[int, Callable[[], Pipeline]], None]
 """Called after a round with the number of rounds done and a function that gives the pipeline as it is; may raise Enough."""
@@ -74,13 +79,19 @@ def _whole(fit: Fit) -> None:
 
 
 def _warm_start(fit: Fit) -> None:
-    """Fit some rounds a call. The cuts depend on the number of rounds alone, so that a job that goes on makes the same ones."""
-    for rounds in sorted({max(1, round(fit.rounds * step / STEPS)) for step in range(1, STEPS + 1)}):
-        if rounds > fit.done:
-            fit.estimator.set_params(**{str(fit.parameter): rounds, "warm_start": True})
-            _whole(fit)
-            fit.estimator.set_params(warm_start=False)  # who fits the saved pipeline again means to start anew
-            fit.watch(rounds, lambda: fit.pipeline)
+    """Fit some rounds a call, as many as the last call's rate lets hope for; however they are cut, a forest is the same."""
+    most = math.ceil(fit.rounds / STEPS)
+    least = size = min(most, joblib.effective_n_jobs(fit.estimator.get_params().get("n_jobs")))  # one tree for each thread
+    rounds = fit.done
+    while rounds < fit.rounds:
+        started, before = time.monotonic(), rounds
+        rounds = min(fit.rounds, rounds + size)
+        fit.estimator.set_params(**{str(fit.parameter): rounds, "warm_start": True})
+        _whole(fit)
+        fit.estimator.set_params(warm_start=False)  # who fits the saved pipeline again means to start anew
+        rate = (rounds - before) / max(time.monotonic() - started, 1e-9)
+        fit.watch(rounds, lambda: fit.pipeline)
+        size = max(least, min(most, int(rate * ROUND_S)))
 
 
 def _boost(fit: Fit) -> None:

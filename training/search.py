@@ -29,15 +29,15 @@ from contract.files import write_text
 from contract.hyperparameters import parse_hyperparameters
 from contract.tuning import text
 from model.metrics import metrics_of
+from training.champion import FOLDS, Contest, Rung
 from training.checkpoints import Checkpoints
 from training.child import Tell, run
-from training.fit import is_small
+from training.fit import SMALL_CELLS, is_small
 from training.read import Table
 from training.space import Candidate, Space, toward
 from training.stop import Stop
 
 MAX_ROWS = 100_000
-FOLDS = 3
 FACTOR = 3
 """Each rung of a bracket keeps a third of the candidates and gives them three times the rows."""
 LEAST_RUNG = 100
@@ -46,8 +46,9 @@ LEAST_OF_A_LABEL = 10
 MOST_RUNGS = 4
 Look = Callable[[tuple[Any, ...], Tell, Stop, float], str]
 """Runs `brackets(tell, *arguments)` until a stop, or the last argument's seconds; returns why it failed."""
-GRACE_S = 60
-"""After a SIGTERM, for the fit of what was found: half of what the platform gives (T-27), the rest is for export and upload."""
+GRACE_S, LEAST_GRACE_S = 45, 2
+"""After a SIGTERM, for the fit of what was found: of the platform's 120 s (T-27) the rest is for its last round, export and
+upload. Fewer than a million cells get their share of it: on 506 rows all is to be over within 5 s."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +64,6 @@ class Found:
     seconds: float
     stopped: bool
     """Whether a signal ended the search before its time."""
-
-
-@dataclass(frozen=True)
-class Rung:
-    """One step of a bracket: the best of its candidates, and how many were drawn for it."""
-
-    values: Mapping[str, Any]
-    score: float
-    """More is better."""
-    rows: int
-    new: int
 
 
 def search(
@@ -116,22 +106,24 @@ def search(
     print(f"search: {_told(declaration, chosen, found)}", flush=True)
     _keep(kept, chosen, found)
     if stop.requested:
-        stop.put_off(GRACE_S)
+        stop.put_off(max(LEAST_GRACE_S, min(GRACE_S, GRACE_S * table.matrix.size // SMALL_CELLS)))
     return chosen, found
 
 
 def brackets(tell: Tell, declaration: Declaration, values: Mapping[str, Any], table: Table) -> None:
-    """Search bracket after bracket, without end; every rung and every bracket is told of when it ends.
+    """Search bracket after bracket, without end; every rung, contest and bracket is told of when it ends.
 
     How many fits run at once, and where, is joblib's context: threads, processes or a cluster's workers give the same.
     """
     warnings.simplefilter("ignore")  # a candidate that fails or doesn't converge has its score to say so
     rows = _sample(table, values["seed"])
     space = Space(declaration, values)
+    contest = Contest(declaration, space.default(_default_estimator(declaration)), rows, values["seed"])
     for number in itertools.count():
         bracket = _bracket(number, declaration, space, rows, values["seed"])
         bracket.tell = tell
         bracket.fit(rows.matrix, rows.target)
+        tell(contest.meet(bracket.best_params_["values"]))
         tell((number, bracket.n_candidates_, bracket.n_resources_))
 
 
@@ -218,7 +210,7 @@ def _sample(table: Table, seed: int) -> Table:
 
 
 class _Watch:
-    """The best so far, in the parent. More rows beat a better score: few rows flatter the simple."""
+    """The best so far, in the parent."""
 
     def __init__(self, declaration: Declaration, seconds: int) -> None:
         self.best: Rung | None = None
@@ -230,7 +222,7 @@ class _Watch:
         if not isinstance(told, Rung):
             return self._print(*told)
         self._candidates += told.new
-        if self.best is None or (told.rows, told.score) > (self.best.rows, self.best.score):
+        if self.best is None or told.rank > self.best.rank:
             self.best = told
         return None
 

@@ -94,7 +94,7 @@ def train(settings: Settings, job: Job, stop: Stop, cluster: Cluster | None = No
     from training import artifacts
     from training.evaluate import evaluate
 
-    evaluation = evaluate(DECLARATION, done.fitted.model, done.data, done.values, done.stopped)
+    evaluation = evaluate(DECLARATION, done.fitted.model, done.data, done.values, done.stopped or stop.requested)
     rounds = done.fitted.resumed_after
     origin = {**_origin(settings, job, started), "stopped_early": done.stopped, "resumed_after_rounds": rounds}
     artifacts.write(settings.paths.model, artifacts.Trained(DECLARATION, done, evaluation, origin))
