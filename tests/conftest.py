@@ -7,15 +7,18 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from ahead import PIECES, ahead, begin, beside, end, settle
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "model" / "sample"
 sys.path.insert(0, str(ROOT))
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in `train`: threads that spin take the core of what runs beside
 
 from contract.declaration import Declaration, Feature, Target  # noqa: E402
 from local_test.emulator import Endpoint, lay_out, serving, train  # noqa: E402
@@ -80,6 +83,12 @@ def endpoint(trained: Path) -> Iterator[Endpoint]:
 @pytest.fixture(scope="session")
 def docker() -> str:
     """The Docker client that answers and can build."""
+    return docker_client()
+
+
+@cache
+def docker_client() -> str:
+    """Return the Docker client; skip or fail where there is none, or no engine."""
     client = shutil.which("docker")
     if client is None:
         lacking("there is no docker client")
@@ -88,21 +97,67 @@ def docker() -> str:
     return client
 
 
-@pytest.fixture(scope="session")
-def image(docker: str) -> str:
+# Pieces that begin with the session, in this order.
+
+
+@ahead
+def image() -> str:
     """The tag of the image, built from this tree."""
-    done = subprocess.run(["make", "image", "IMAGE=berth:test"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    docker_client()
+    done = beside(["make", "image", "IMAGE=berth:test"], ROOT)
+    assert done.returncode == 0, done.stdout[-6000:]
     return "berth:test"
 
 
+@ahead
+def sdk3_python() -> Path:
+    """The Python of an environment with the SageMaker SDK 3.x."""
+    docker_client()
+    return environment("sdk3")
+
+
+@ahead
+def sdk2_python() -> Path:
+    """The Python of an environment with the SageMaker SDK 2.x."""
+    docker_client()
+    return environment("sdk2")
+
+
+def environment(section: str) -> Path:
+    """Return the Python of an environment with a section of requirements.lock."""
+    folder = ROOT / f".venv-{section}"
+    done = beside([sys.executable, ROOT / ".ci" / "venv", folder, section], ROOT)
+    assert done.returncode == 0, done.stdout[-6000:]
+    return folder / "bin" / "python"
+
+
 @pytest.fixture(scope="session")
-def sdk_python(docker: str):
-    """A function: the Python of an environment with one generation of the SageMaker SDK, made at its first use."""
+def sdk_python(docker: str, sdk3_python: Path, sdk2_python: Path) -> Callable[[str], Path]:
+    """A function: the Python of an environment with one generation of the SageMaker SDK.
 
-    def python(section: str) -> Path:
-        folder = ROOT / f".venv-{section}"
-        subprocess.run([sys.executable, ROOT / ".ci" / "venv", folder, section], check=True)
-        return folder / "bin" / "python"
+    All pieces have ended by then: runs of local mode share a network, and see each other's containers.
+    """
+    settle()
+    return {"sdk3": sdk3_python, "sdk2": sdk2_python}.__getitem__
 
-    return python
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files that want containers or other pieces last: those are made meanwhile."""
+    late = {item.path for item in items if not {"docker", *PIECES}.isdisjoint(fixtures(item))}
+    items.sort(key=lambda item: item.path in late)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin what the tests at hand will want."""
+    if not session.config.option.collectonly:
+        begin({name for item in session.items for name in fixtures(item)})
+
+
+def pytest_unconfigure() -> None:
+    """Leave nothing running."""
+    end()
+
+
+def fixtures(item: pytest.Item) -> list[str]:
+    """Return the names of all fixtures that a test wants."""
+    return getattr(item, "fixturenames", [])

@@ -557,10 +557,10 @@ def runtime(penguins) -> Iterator[str]:
         server.shutdown()
 
 
-def test_the_boto3_call_runs_as_it_is_copied(entered, penguins, runtime, tmp_path, sdk_python):
+def test_the_boto3_call_runs_as_it_is_copied(entered, penguins, runtime, tmp_path):
     keys = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none", "AWS_DEFAULT_REGION": "eu-west-1"}
     script = copied(entered, "boto3")
-    output = run([str(sdk_python("sdk3")), "-c", script], tmp_path, AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME=runtime, **keys)
+    output = run([sys.executable, "-c", script], tmp_path, AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME=runtime, **keys)
     assert output.strip() == str(predicted(penguins, payload_of(entered)))
 
 

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, lacking
+from ahead import ahead
+from conftest import ROOT, environment, lacking
 from test_yours import copy_of_the_tree
 
 from contract.errors import BadSetting, BerthError, DamagedModel
@@ -70,17 +71,21 @@ def penguins(penguin_ml: Path):
         yield running
 
 
-@pytest.fixture(scope="session")
-def clients():
-    """A function: what a script prints, as JSON, run with other platforms' clients against an endpoint."""
-    folder = ROOT / ".venv-clients"
+@ahead
+def clients_python() -> Path:
+    """The Python of an environment with other platforms' clients."""
     try:
-        subprocess.run([sys.executable, ROOT / ".ci" / "venv", folder, "clients"], check=True)
-    except subprocess.CalledProcessError:
+        return environment("clients")
+    except AssertionError:
         lacking("the clients' environment can't be made: no package index answers")
 
+
+@pytest.fixture(scope="session")
+def clients(clients_python: Path):
+    """A function: what a script prints, as JSON, run with other platforms' clients against an endpoint."""
+
     def run(script: str, *arguments: str) -> dict:
-        command = [folder / "bin" / "python", "-W", "ignore", "-c", script, *arguments]
+        command = [clients_python, "-W", "ignore", "-c", script, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "HOME": "/nonexistent"})
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
         return json.loads(done.stdout.splitlines()[-1])

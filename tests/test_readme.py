@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, SAMPLE
+from ahead import ahead, beside
+from conftest import ROOT, SAMPLE, docker_client
 
 from local_test.run import run
 from local_test.runners import Processes
@@ -82,20 +84,25 @@ def test_decisions_are_numbered_and_at_most_ten_lines() -> None:
     assert [part.splitlines()[0] for part in parts if part.strip().count("\n") > 10] == []
 
 
-def test_a_machine_with_nothing_but_python_and_make_runs_the_main_job(docker: str, image: str, tmp_path: Path) -> None:
-    """Bare Debian: no ensurepip, no compiler, no pip. The environment is made anew inside."""
-    base = "debian:trixie-slim"
-    (tmp_path / "Dockerfile").write_text(BARE.format(base=base))
-    build = [docker, "build", "--tag", "berth-bare:test", str(tmp_path)]
-    done = subprocess.run(build, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    tree = tmp_path / "tree"
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    for name in tracked:
-        (tree / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, tree / name)
-    run = [docker, "run", "--rm", "--volume", f"{tree}:/berth", "--workdir", "/berth", "berth-bare:test", "make", "run"]
-    done = subprocess.run(run, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert "== All answered ==" in done.stdout
-    assert "Python parser serves instead" in done.stdout
+@ahead
+def bare_machine() -> str:
+    """What `make run` prints on bare Debian: no ensurepip, no compiler, no pip. The environment is made anew inside."""
+    docker = docker_client()
+    with tempfile.TemporaryDirectory(prefix="berth-bare-", ignore_cleanup_errors=True) as folder:  # some of it becomes root's
+        (Path(folder) / "Dockerfile").write_text(BARE.format(base="debian:trixie-slim"))
+        done = beside([docker, "build", "--tag", "berth-bare:test", folder], ROOT)
+        assert done.returncode == 0, done.stdout[-2000:]
+        tree = Path(folder) / "tree"
+        tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+        for name in tracked:
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, tree / name)
+        mount = ["--volume", f"{tree}:/berth", "--workdir", "/berth"]
+        done = beside([docker, "run", "--rm", *mount, "berth-bare:test", "make", "run"], ROOT)
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+def test_a_machine_with_nothing_but_python_and_make_runs_the_main_job(bare_machine: str) -> None:
+    assert "== All answered ==" in bare_machine
+    assert "Python parser serves instead" in bare_machine

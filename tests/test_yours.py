@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from ahead import ahead, beside
+from conftest import ROOT, docker_client
 
 DIABETES = '''
 """The data: diabetes patients and how their disease went on."""
@@ -44,11 +47,11 @@ def copy_of_the_tree(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def penguins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lay_penguins(folder: Path) -> Path:
+    """Make a tree of README's penguins: categories, missing cells, three classes."""
     import palmerpenguins
 
-    tree = copy_of_the_tree(tmp_path_factory.mktemp("penguins"))
+    tree = copy_of_the_tree(folder)
     (edit,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert edit.count("\n") < 40
     (tree / "model" / "features.py").write_text(edit)
@@ -56,14 +59,24 @@ def penguins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tree
 
 
-@pytest.fixture(scope="module")
-def diabetes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lay_diabetes(folder: Path) -> Path:
+    """Make a tree of scikit-learn's diabetes patients: numbers alone."""
     from sklearn.datasets import load_diabetes
 
-    tree = copy_of_the_tree(tmp_path_factory.mktemp("diabetes"))
+    tree = copy_of_the_tree(folder)
     (tree / "model" / "features.py").write_text(DIABETES)
     load_diabetes(as_frame=True).frame.to_csv(tree / "model" / "sample" / "diabetes.csv", index=False)
     return tree
+
+
+@pytest.fixture(scope="module")
+def penguins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return lay_penguins(tmp_path_factory.mktemp("penguins"))
+
+
+@pytest.fixture(scope="module")
+def diabetes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return lay_diabetes(tmp_path_factory.mktemp("diabetes"))
 
 
 @pytest.fixture(params=["penguins", "diabetes"])
@@ -72,16 +85,7 @@ def tree(request: pytest.FixtureRequest) -> Path:
 
 
 def make(tree: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["make", *arguments],
-        cwd=tree,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ,
-        check=False,
-    )
+    done = beside(["make", *arguments], tree)
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
 
@@ -121,16 +125,42 @@ def test_pages_speak_of_the_new_data_alone(tree: Path) -> None:
     assert_speaks_of_itself(pages)
 
 
-def test_the_image_trains_and_serves_another_data_set(tree: Path, image: str) -> None:
-    tag = f"berth-{tree.name.rstrip('0123456789')}:test"
-    make(tree, "image", f"IMAGE={tag}")
-    output = make(tree, "run-image", f"IMAGE={tag}")
-    assert "== All answered ==" in output
-    assert_speaks_of_itself(output)
+@dataclass(frozen=True)
+class Containers:
+    """What was printed where another data set was trained on and served in an image of its own."""
+
+    run: str
+    local_mode: str
 
 
-def test_local_mode_trains_and_serves_another_data_set(tree: Path, image: str, sdk_python) -> None:
-    sdk_python("sdk3"), sdk_python("sdk2")
-    tag = f"berth-{tree.name.rstrip('0123456789')}:test"
-    make(tree, "image", f"IMAGE={tag}")
-    assert_speaks_of_itself(make(tree, "local-mode", f"IMAGE={tag}"))
+def in_containers(lay: Callable[[Path], Path], tag: str) -> Containers:
+    docker_client()
+    with tempfile.TemporaryDirectory(prefix="berth-yours-", ignore_cleanup_errors=True) as folder:  # some of it becomes root's
+        tree = lay(Path(folder))
+        make(tree, "image", f"IMAGE={tag}")
+        return Containers(make(tree, "run-image", f"IMAGE={tag}"), make(tree, "local-mode", f"IMAGE={tag}"))
+
+
+@ahead
+def penguins_in_containers() -> Containers:
+    return in_containers(lay_penguins, "berth-penguins:test")
+
+
+@ahead
+def diabetes_in_containers() -> Containers:
+    return in_containers(lay_diabetes, "berth-diabetes:test")
+
+
+@pytest.fixture(params=["penguins", "diabetes"])
+def contained(request, image, sdk3_python, sdk2_python, penguins_in_containers, diabetes_in_containers) -> Containers:
+    return {"penguins": penguins_in_containers, "diabetes": diabetes_in_containers}[request.param]
+
+
+def test_the_image_trains_and_serves_another_data_set(contained: Containers) -> None:
+    assert "== All answered ==" in contained.run
+    assert_speaks_of_itself(contained.run)
+
+
+def test_local_mode_trains_and_serves_another_data_set(contained: Containers) -> None:
+    assert "transform" in contained.local_mode
+    assert_speaks_of_itself(contained.local_mode)

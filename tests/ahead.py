@@ -1,0 +1,63 @@
+"""Work that begins with the session and goes on beside the tests, one piece at a time: builds, environments, containers."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LIMIT_S = 1_200
+POOL = ThreadPoolExecutor(1)  # one piece at a time: a core is left to the tests
+PIECES: dict[str, Callable[[], Any]] = {}
+BEGUN: dict[str, Future[Any]] = {}
+
+
+def ahead(work: Callable[[], Any]) -> Any:
+    """Make a session fixture of a function that needs nothing: it is begun once tests are collected that want its result.
+
+    What it raises, a skip or a failure too, is raised where it is waited for. Pieces must not wait for each other.
+    """
+    name = work.__name__
+    PIECES[name] = work
+
+    @pytest.fixture(scope="session", name=name)
+    def result() -> Any:
+        begin({name})
+        return BEGUN[name].result()
+
+    return result
+
+
+def begin(wanted: set[str]) -> None:
+    """Begin the pieces that are wanted, in the order in which they were written down."""
+    for name, work in PIECES.items():
+        if name in wanted and name not in BEGUN:
+            BEGUN[name] = POOL.submit(work)
+
+
+def settle() -> None:
+    """Wait for all that has begun, or will."""
+    wait(BEGUN.values())
+
+
+def end() -> None:
+    """Drop what has not begun, and wait for what has: it leaves nothing behind but by ending as it should."""
+    POOL.shutdown(cancel_futures=True)
+
+
+def beside(command: Sequence[str | Path], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command out of the tests' way, and return how it ended and what it printed."""
+    return subprocess.run(
+        ["nice", *command],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
