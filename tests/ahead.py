@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 LIMIT_S = 1_200
+SCRATCH = tempfile.TemporaryDirectory(prefix="berth-tests-", ignore_cleanup_errors=True)  # containers leave files of root's
 POOL = ThreadPoolExecutor(1)  # one piece at a time: a core is left to the tests
-PIECES: dict[str, Callable[[], Any]] = {}
+PIECES: dict[str, Callable[..., Any]] = {}
 BEGUN: dict[str, Future[Any]] = {}
 
 
-def ahead(work: Callable[[], Any]) -> Any:
-    """Make a session fixture of a function that needs nothing: it is begun once tests are collected that want its result.
+def ahead(work: Callable[..., Any]) -> Any:
+    """Make a session fixture of a function: it is begun once tests are collected that want its result.
 
-    What it raises, a skip or a failure too, is raised where it is waited for. Pieces must not wait for each other.
+    Its arguments are the results of other such functions. What it raises, a skip or a failure too, is raised where it
+    is waited for.
     """
     name = work.__name__
     PIECES[name] = work
@@ -32,11 +36,22 @@ def ahead(work: Callable[[], Any]) -> Any:
     return result
 
 
-def begin(wanted: set[str]) -> None:
-    """Begin the pieces that are wanted, in the order in which they were written down."""
+def begin(wanted: Iterable[str]) -> None:
+    """Begin the pieces that are wanted, in the order in which they were written down, each after those it needs."""
     for name, work in PIECES.items():
         if name in wanted and name not in BEGUN:
-            BEGUN[name] = POOL.submit(work)
+            needs = list(signature(work).parameters)
+            begin(needs)
+            BEGUN[name] = POOL.submit(_do, name, needs)
+
+
+def _do(name: str, needs: Sequence[str]) -> Any:
+    return PIECES[name](*(BEGUN[need].result() for need in needs))
+
+
+def scratch() -> Path:
+    """Return a new folder, gone after the session."""
+    return Path(tempfile.mkdtemp(dir=SCRATCH.name))
 
 
 def settle() -> None:
@@ -47,6 +62,7 @@ def settle() -> None:
 def end() -> None:
     """Drop what has not begun, and wait for what has: it leaves nothing behind but by ending as it should."""
     POOL.shutdown(cancel_futures=True)
+    SCRATCH.cleanup()
 
 
 def beside(command: Sequence[str | Path], folder: Path) -> subprocess.CompletedProcess[str]:

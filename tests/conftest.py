@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from ahead import PIECES, ahead, begin, beside, end, settle
+from ahead import PIECES, ahead, begin, beside, end, scratch, settle
+from trees import lay_penguins
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "model" / "sample"
@@ -25,6 +26,7 @@ from local_test.emulator import Endpoint, lay_out, serving, train  # noqa: E402
 from local_test.runners import Processes  # noqa: E402
 from model import DECLARATION  # noqa: E402
 
+TIMED = {"test_checkpoints.py", "test_distributed.py", "test_search.py", "test_training.py"}
 MIXED = Declaration(
     name="mixed",
     title="",
@@ -48,44 +50,6 @@ def lacking(what: str) -> NoReturn:
     pytest.skip(what)
 
 
-long = pytest.mark.skipif(os.environ.get("LONG") != "1", reason="a long proof: `make soak` runs it")
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An /opt/ml with the default model, trained on the sample."""
-    base = tmp_path_factory.mktemp("trained") / "ml"
-    lay_out(base, {"training": SAMPLE})
-    outcome = train(Processes(), base)
-    assert outcome.exit_code == 0, outcome.output
-    return base
-
-
-@pytest.fixture(scope="session")
-def model_dir(trained: Path) -> Path:
-    """The model directory of `trained`."""
-    return trained / "model"
-
-
-@pytest.fixture(scope="session")
-def manifest(model_dir: Path) -> dict:
-    """The manifest of `trained`, as JSON types."""
-    return json.loads((model_dir / "manifest.json").read_text())
-
-
-@pytest.fixture(scope="session")
-def endpoint(trained: Path) -> Iterator[Endpoint]:
-    """A server of the default model, with two workers."""
-    with serving(Processes(), trained, {"SAGEMAKER_MODEL_SERVER_WORKERS": "2"}) as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def docker() -> str:
-    """The Docker client that answers and can build."""
-    return docker_client()
-
-
 @cache
 def docker_client() -> str:
     """Return the Docker client; skip or fail where there is none, or no engine."""
@@ -97,7 +61,30 @@ def docker_client() -> str:
     return client
 
 
+long = pytest.mark.skipif(os.environ.get("LONG") != "1", reason="a long proof: `make soak` runs it")
+
+
 # Pieces that begin with the session, in this order.
+
+
+@ahead
+def trained() -> Path:
+    """An /opt/ml with the default model, trained on the sample."""
+    base = scratch() / "ml"
+    lay_out(base, {"training": SAMPLE})
+    outcome = train(Processes(), base)
+    assert outcome.exit_code == 0, outcome.output
+    return base
+
+
+@ahead
+def penguin_ml() -> Path:
+    """An /opt/ml with a model of README's penguins: categories, missing cells, three classes."""
+    tree, base = lay_penguins(scratch()), scratch() / "ml"
+    lay_out(base, {"training": tree / "model" / "sample"})
+    outcome = train(Processes(tree), base)
+    assert outcome.exit_code == 0, outcome.output
+    return base
 
 
 @ahead
@@ -131,6 +118,41 @@ def environment(section: str) -> Path:
     return folder / "bin" / "python"
 
 
+# What is made of them.
+
+
+@pytest.fixture(scope="session")
+def model_dir(trained: Path) -> Path:
+    """The model directory of `trained`."""
+    return trained / "model"
+
+
+@pytest.fixture(scope="session")
+def manifest(model_dir: Path) -> dict:
+    """The manifest of `trained`, as JSON types."""
+    return json.loads((model_dir / "manifest.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def endpoint(trained: Path) -> Iterator[Endpoint]:
+    """A server of the default model, with two workers."""
+    with serving(Processes(), trained, {"SAGEMAKER_MODEL_SERVER_WORKERS": "2"}) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def penguins(penguin_ml: Path) -> Iterator[Endpoint]:
+    """A server of the penguins' model, with one worker."""
+    with serving(Processes(), penguin_ml, {"SAGEMAKER_MODEL_SERVER_WORKERS": "1"}) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def docker() -> str:
+    """The Docker client that answers and can build."""
+    return docker_client()
+
+
 @pytest.fixture(scope="session")
 def sdk_python(docker: str, sdk3_python: Path, sdk2_python: Path) -> Callable[[str], Path]:
     """A function: the Python of an environment with one generation of the SageMaker SDK.
@@ -142,9 +164,13 @@ def sdk_python(docker: str, sdk3_python: Path, sdk2_python: Path) -> Callable[[s
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put files that want containers or other pieces last: those are made meanwhile."""
-    late = {item.path for item in items if not {"docker", *PIECES}.isdisjoint(fixtures(item))}
-    items.sort(key=lambda item: item.path in late)
+    """Put files that want containers or other pieces late, as those are made meanwhile; and last those that time `train`.
+
+    By then nothing runs beside them: `sdk_python` has waited for all pieces.
+    """
+    soon = {"trained", "penguin_ml"}
+    late = {item.path for item in items if not {"docker", *PIECES}.difference(soon).isdisjoint(fixtures(item))}
+    items.sort(key=lambda item: (item.path.name in TIMED, item.path in late))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

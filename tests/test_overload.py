@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from trees import copy_of_the_tree
 
 from local_test.emulator import Endpoint, serving, stop
 from local_test.runners import Processes
@@ -99,8 +100,6 @@ def test_hundreds_of_silent_clients_hold_up_nobody(endpoint: Endpoint) -> None:
 
 def test_one_connection_too_many_is_answered_503(trained: Path, tmp_path: Path) -> None:
     """The bound is 12,000 a worker; this copy of the tree has it at 20."""
-    from test_yours import copy_of_the_tree
-
     tree = copy_of_the_tree(tmp_path)
     code = tree / "serving" / "worker.py"
     code.write_text(code.read_text().replace("MAX_CONNECTIONS = 12_000", "MAX_CONNECTIONS = 20"))

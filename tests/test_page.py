@@ -86,16 +86,6 @@ def train_another(folder: Path, features: str, data: str) -> Path:
     return folder / "ml"
 
 
-@pytest.fixture(scope="module")
-def penguins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    import palmerpenguins
-
-    (edit,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    base = train_another(tmp_path_factory.mktemp("penguins"), edit, palmerpenguins.load_penguins().to_csv(index=False))
-    with serving(Processes(), base, {"SAGEMAKER_MODEL_SERVER_WORKERS": "1"}) as running:
-        yield running
-
-
 def payload_of(page: Page) -> dict:
     """The payload that the curl sample shows."""
     return json.loads(re.search(r"-d '([^']+)'", sample(page, "curl"))[1])

@@ -22,10 +22,9 @@ import numpy as np
 import pytest
 from ahead import ahead
 from conftest import ROOT, environment, lacking
-from test_yours import copy_of_the_tree
 
 from contract.errors import BadSetting, BerthError, DamagedModel
-from local_test.emulator import lay_out, serving, train
+from local_test.emulator import serving
 from local_test.runners import Process, Processes
 from serving.app import App
 from serving.exchange import Request
@@ -47,28 +46,6 @@ PENGUINS = [
     ["Dream", 50.5, 19.6, 201, 4050, "male"],
 ]
 INFER, PENGUIN_INFER = "/v2/models/boston-housing/infer", "/v2/models/penguins/infer"
-
-
-@pytest.fixture(scope="module")
-def penguin_ml(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An /opt/ml with a model of README's penguins: categories, missing cells, three classes."""
-    import palmerpenguins
-
-    tree = copy_of_the_tree(tmp_path_factory.mktemp("tree"))
-    (edit,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (tree / "model" / "features.py").write_text(edit)
-    palmerpenguins.load_penguins().to_csv(tree / "model" / "sample" / "penguins.csv", index=False)
-    base = tmp_path_factory.mktemp("penguins") / "ml"
-    lay_out(base, {"training": tree / "model" / "sample"}, {"estimator": "random_forest", "n_estimators": "20"})
-    outcome = train(Processes(tree), base)
-    assert outcome.exit_code == 0, outcome.output
-    return base
-
-
-@pytest.fixture(scope="module")
-def penguins(penguin_ml: Path):
-    with serving(Processes(), penguin_ml, ONE_WORKER) as running:
-        yield running
 
 
 @ahead

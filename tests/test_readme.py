@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
-from ahead import ahead, beside
+from ahead import ahead, beside, scratch
 from conftest import ROOT, SAMPLE, docker_client
 
 from local_test.run import run
@@ -88,17 +87,17 @@ def test_decisions_are_numbered_and_at_most_ten_lines() -> None:
 def bare_machine() -> str:
     """What `make run` prints on bare Debian: no ensurepip, no compiler, no pip. The environment is made anew inside."""
     docker = docker_client()
-    with tempfile.TemporaryDirectory(prefix="berth-bare-", ignore_cleanup_errors=True) as folder:  # some of it becomes root's
-        (Path(folder) / "Dockerfile").write_text(BARE.format(base="debian:trixie-slim"))
-        done = beside([docker, "build", "--tag", "berth-bare:test", folder], ROOT)
-        assert done.returncode == 0, done.stdout[-2000:]
-        tree = Path(folder) / "tree"
-        tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-        for name in tracked:
-            (tree / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, tree / name)
-        mount = ["--volume", f"{tree}:/berth", "--workdir", "/berth"]
-        done = beside([docker, "run", "--rm", *mount, "berth-bare:test", "make", "run"], ROOT)
+    folder = scratch()
+    (folder / "Dockerfile").write_text(BARE.format(base="debian:trixie-slim"))
+    done = beside([docker, "build", "--tag", "berth-bare:test", folder], ROOT)
+    assert done.returncode == 0, done.stdout[-2000:]
+    tree = folder / "tree"
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    for name in tracked:
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, tree / name)
+    mount = ["--volume", f"{tree}:/berth", "--workdir", "/berth"]
+    done = beside([docker, "run", "--rm", *mount, "berth-bare:test", "make", "run"], ROOT)
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from ahead import ahead, beside
-from conftest import ROOT, docker_client
+from ahead import ahead, beside, scratch
+from conftest import docker_client
+from trees import copy_of_the_tree, lay_penguins
 
 DIABETES = '''
 """The data: diabetes patients and how their disease went on."""
@@ -29,34 +27,6 @@ FEATURES = tuple(Feature(name, "Standardized measurement") for name in "age sex 
 TARGET = Target("target", "Progression of the disease after one year")
 '''
 FOREIGN = ("housing", "MEDV", "LSTAT", "Boston")
-
-
-def copy_of_the_tree(folder: Path) -> Path:
-    """The files that git knows, with this checkout's environments linked in: the same lock makes the same ones."""
-    tracked = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    for name in tracked.stdout.splitlines():
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    for environment in ROOT.glob(".venv*"):
-        (folder / environment.name).symlink_to(environment)
-    shutil.rmtree(folder / "model" / "sample")
-    (folder / "model" / "sample").mkdir()
-    return folder
-
-
-def lay_penguins(folder: Path) -> Path:
-    """Make a tree of README's penguins: categories, missing cells, three classes."""
-    import palmerpenguins
-
-    tree = copy_of_the_tree(folder)
-    (edit,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert edit.count("\n") < 40
-    (tree / "model" / "features.py").write_text(edit)
-    palmerpenguins.load_penguins().to_csv(tree / "model" / "sample" / "penguins.csv", index=False)
-    return tree
 
 
 def lay_diabetes(folder: Path) -> Path:
@@ -135,10 +105,9 @@ class Containers:
 
 def in_containers(lay: Callable[[Path], Path], tag: str) -> Containers:
     docker_client()
-    with tempfile.TemporaryDirectory(prefix="berth-yours-", ignore_cleanup_errors=True) as folder:  # some of it becomes root's
-        tree = lay(Path(folder))
-        make(tree, "image", f"IMAGE={tag}")
-        return Containers(make(tree, "run-image", f"IMAGE={tag}"), make(tree, "local-mode", f"IMAGE={tag}"))
+    tree = lay(scratch())
+    make(tree, "image", f"IMAGE={tag}")
+    return Containers(make(tree, "run-image", f"IMAGE={tag}"), make(tree, "local-mode", f"IMAGE={tag}"))
 
 
 @ahead
