@@ -23,7 +23,7 @@ LONG = GOOD * 10_000
 ONE_WORKER = {"SAGEMAKER_MODEL_SERVER_WORKERS": "1"}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def hurried(trained: Path) -> Iterator[Endpoint]:
     """A server of one worker that waits for nobody."""
     environ = {**ONE_WORKER, "BERTH_QUEUE_TIMEOUT": "0", "SAGEMAKER_MODEL_SERVER_TIMEOUT": "3", "BERTH_KEEPALIVE": "2"}
