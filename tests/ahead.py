@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from inspect import signature
 from pathlib import Path
@@ -30,19 +30,19 @@ def ahead(work: Callable[..., Any]) -> Any:
 
     @pytest.fixture(scope="session", name=name)
     def result() -> Any:
-        begin({name})
+        begin(name)
         return BEGUN[name].result()
 
     return result
 
 
-def begin(wanted: Iterable[str]) -> None:
-    """Begin the pieces that are wanted, in the order in which they were written down, each after those it needs."""
-    for name, work in PIECES.items():
-        if name in wanted and name not in BEGUN:
-            needs = list(signature(work).parameters)
-            begin(needs)
-            BEGUN[name] = POOL.submit(_do, name, needs)
+def begin(name: str) -> None:
+    """Begin what a fixture's name stands for, unless that is no piece or has begun; before it what it needs."""
+    if name in PIECES and name not in BEGUN:
+        needs = list(signature(PIECES[name]).parameters)
+        for need in needs:
+            begin(need)
+        BEGUN[name] = POOL.submit(_do, name, needs)
 
 
 def _do(name: str, needs: Sequence[str]) -> Any:

@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,6 +25,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in `train`: threads that s
 
 from contract.declaration import Declaration, Feature, Target  # noqa: E402
 from local_test.emulator import Endpoint, lay_out, serving, train  # noqa: E402
+from local_test.run import run  # noqa: E402
 from local_test.runners import Processes  # noqa: E402
 from model import DECLARATION  # noqa: E402
 
@@ -64,7 +67,7 @@ def docker_client() -> str:
 long = pytest.mark.skipif(os.environ.get("LONG") != "1", reason="a long proof: `make soak` runs it")
 
 
-# Pieces that begin with the session, in this order.
+# Pieces that begin with the session.
 
 
 @ahead
@@ -148,6 +151,15 @@ def penguins(penguin_ml: Path) -> Iterator[Endpoint]:
 
 
 @pytest.fixture(scope="session")
+def main_job(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What `make run` prints."""
+    folder = tmp_path_factory.mktemp("run")
+    with redirect_stdout(StringIO()) as said:
+        assert run(Processes(), folder / "build" / "ml", SAMPLE, {}) == 0
+    return said.getvalue().replace(f"{folder}/", "")
+
+
+@pytest.fixture(scope="session")
 def docker() -> str:
     """The Docker client that answers and can build."""
     return docker_client()
@@ -174,9 +186,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Begin what the tests at hand will want."""
-    if not session.config.option.collectonly:
-        begin({name for item in session.items for name in fixtures(item)})
+    """Begin what the tests at hand will want, in their order."""
+    for item in [] if session.config.option.collectonly else session.items:
+        for name in fixtures(item):
+            begin(name)
 
 
 def pytest_unconfigure() -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ahead import ahead, scratch
 from conftest import ROOT, SAMPLE
 
 from local_test import growth, payloads
@@ -68,12 +69,10 @@ def test_the_client_names_a_file_that_is_not_there(endpoint: Endpoint) -> None:
     assert "make serve" not in done.stderr
 
 
-def test_the_account_shows_metrics_answers_and_timings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(Processes(), tmp_path / "ml", SAMPLE, FEW_ROUNDS) == 0
-    account = capsys.readouterr().out
-    assert "metric validation:rmse=" in account
-    assert account.count("  200 in ") == 6
-    assert "== All answered ==" in account
+def test_the_account_shows_metrics_answers_and_timings(main_job: str) -> None:
+    assert "metric validation:rmse=" in main_job
+    assert main_job.count("  200 in ") == 6
+    assert "== All answered ==" in main_job
 
 
 def test_the_account_ends_with_the_jobs_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,9 +114,14 @@ def inspect(docker: str, name: str, template: str, kind: str = "container") -> s
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_the_growth_of_a_job_is_measured_beside_a_bare_script(tmp_path: Path) -> None:
-    row = dict(zip(growth.COLUMNS, growth.measure(2_000, "lightgbm", 1, tmp_path), strict=True))
-    assert (row["estimator"], row["rows"]) == ("lightgbm", "2,000")
-    assert 50 < float(row["bare script: MB"]) < 1_000
-    assert 50 < float(row["train: MB"]) < 1_000
-    assert float(row["with checkpoints: ratio"]) > 0
+@ahead
+def grown() -> dict[str, str]:
+    """The row of 2,000 rows in the table of what training costs as they grow."""
+    return dict(zip(growth.COLUMNS, growth.measure(2_000, "lightgbm", 1, scratch()), strict=True))
+
+
+def test_the_growth_of_a_job_is_measured_beside_a_bare_script(grown: dict[str, str]) -> None:
+    assert (grown["estimator"], grown["rows"]) == ("lightgbm", "2,000")
+    assert 50 < float(grown["bare script: MB"]) < 1_000
+    assert 50 < float(grown["train: MB"]) < 1_000
+    assert float(grown["with checkpoints: ratio"]) > 0

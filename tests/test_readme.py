@@ -5,14 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 from ahead import ahead, beside, scratch
-from conftest import ROOT, SAMPLE, docker_client
-
-from local_test.run import run
-from local_test.runners import Processes
+from conftest import ROOT, docker_client
 
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -34,11 +30,10 @@ def test_the_first_screen_has_one_sentence_two_commands_and_what_they_print() ->
     assert any("/ping answered 200" in line for line in screen)
 
 
-def test_make_run_prints_what_readme_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_make_run_prints_what_readme_shows(main_job: str) -> None:
     """Digits of times aside: those are another machine's."""
     shown = re.search(r"`make run` prints.*?```\n(.*?)```", README, re.DOTALL)
-    assert run(Processes(), tmp_path / "build" / "ml", SAMPLE, {}) == 0
-    printed = _without_times(capsys.readouterr().out.replace(f"{tmp_path}/", ""))
+    printed = _without_times(main_job)
     assert shown
     assert [line for line in _without_times(shown[1]).splitlines() if line not in printed.splitlines()] == []
 
