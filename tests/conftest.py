@@ -29,7 +29,6 @@ from local_test.run import run  # noqa: E402
 from local_test.runners import Processes  # noqa: E402
 from model import DECLARATION  # noqa: E402
 
-TIMED = {"test_checkpoints.py", "test_distributed.py", "test_search.py", "test_training.py"}
 MIXED = Declaration(
     name="mixed",
     title="",
@@ -65,6 +64,8 @@ def docker_client() -> str:
 
 
 long = pytest.mark.skipif(os.environ.get("LONG") != "1", reason="a long proof: `make soak` runs it")
+timed = pytest.mark.timed
+"""Of a test that holds seconds so near that nothing may run beside it: it comes last, and waits for all pieces."""
 
 
 # Pieces that begin with the session.
@@ -175,14 +176,16 @@ def sdk_python(docker: str, sdk3_python: Path, sdk2_python: Path) -> Callable[[s
     return {"sdk3": sdk3_python, "sdk2": sdk2_python}.__getitem__
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put files that want containers or other pieces late, as those are made meanwhile; and last those that time `train`.
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the mark known."""
+    config.addinivalue_line("markers", "timed: nothing may run beside it")
 
-    By then nothing runs beside them: `sdk_python` has waited for all pieces.
-    """
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files that want containers or other pieces late, as those are made meanwhile, and last what is timed."""
     soon = {"trained", "penguin_ml"}
     late = {item.path for item in items if not {"docker", *PIECES}.difference(soon).isdisjoint(fixtures(item))}
-    items.sort(key=lambda item: (item.path.name in TIMED, item.path in late))
+    items.sort(key=lambda item: (is_timed(item), item.path in late))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -190,6 +193,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     for item in [] if session.config.option.collectonly else session.items:
         for name in fixtures(item):
             begin(name)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Have nothing run beside what is timed."""
+    if is_timed(item):
+        settle()
 
 
 def pytest_unconfigure() -> None:
@@ -200,3 +209,8 @@ def pytest_unconfigure() -> None:
 def fixtures(item: pytest.Item) -> list[str]:
     """Return the names of all fixtures that a test wants."""
     return getattr(item, "fixturenames", [])
+
+
+def is_timed(item: pytest.Item) -> bool:
+    """Say whether a test holds seconds."""
+    return item.get_closest_marker("timed") is not None

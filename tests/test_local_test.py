@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from ahead import ahead, scratch
-from conftest import ROOT, SAMPLE
+from conftest import ROOT, SAMPLE, timed
 
 from local_test import growth, payloads
 from local_test.emulator import Endpoint, lay_out, serving, train
@@ -85,6 +85,7 @@ def test_a_server_that_can_not_start_is_reported_with_what_it_printed(tmp_path: 
         pass
 
 
+@timed
 def test_training_is_stopped_as_the_platform_stops_it(tmp_path: Path) -> None:
     slow = {"estimator": "mlp", "epochs": "10000", "learning_rate_init": "0.00001", "hidden_units": "1024"}
     lay_out(tmp_path, {"training": SAMPLE}, slow)

@@ -20,7 +20,7 @@ import joblib
 import numpy as np
 import onnxruntime
 import pytest
-from conftest import MIXED, ROOT, SAMPLE
+from conftest import MIXED, ROOT, SAMPLE, timed
 
 from contract.declaration import Declaration, Feature, Target
 from contract.errors import BadChannel, BadData, SchemaMismatch
@@ -536,6 +536,7 @@ LONG_FOLDS = {"cv_folds": "20", "max_iter": "300"}
 BOOSTING = {"max_iter": "5000"}
 
 
+@timed
 def test_a_stop_before_there_is_a_model_says_so(base: Path) -> None:
     program = _start(base, QUICK)
     _wait_for(program, "train: boston-housing")
@@ -547,6 +548,7 @@ def test_a_stop_before_there_is_a_model_says_so(base: Path) -> None:
     assert not any((base / "model").iterdir())
 
 
+@timed
 @pytest.mark.parametrize(
     ("hyperparameters", "sign", "early"),
     [
@@ -574,6 +576,7 @@ def test_a_stop_keeps_the_best_model_so_far(base: Path, hyperparameters: dict[st
     assert not (base / "output" / "failure").exists()
 
 
+@timed
 @pytest.mark.parametrize("after_s", [0.3, 1.2, 1.8, 2.4])
 def test_a_stop_at_any_moment_ends_in_a_model_or_a_reason(base: Path, after_s: float) -> None:
     program = _start(base, {"max_iter": "100"})
@@ -588,6 +591,7 @@ def test_a_stop_at_any_moment_ends_in_a_model_or_a_reason(base: Path, after_s: f
         assert not any((base / "model").iterdir())
 
 
+@timed
 def test_a_signal_after_the_work_is_done_changes_nothing(base: Path) -> None:
     program = _start(base, QUICK)
     _wait_for(program, "model: ")
@@ -597,6 +601,7 @@ def test_a_signal_after_the_work_is_done_changes_nothing(base: Path) -> None:
     assert read_manifest(base / "model").origin["stopped_early"] is False
 
 
+@timed
 def test_the_signal_handler_is_in_place_within_0_3_s(base: Path) -> None:
     """As a process started by us it would die of the signal without a handler; as process 1 it would ignore it (T-4)."""
     program = _start(base, QUICK)
