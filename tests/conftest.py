@@ -182,10 +182,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put files that want containers or other pieces late, as those are made meanwhile, and last what is timed."""
-    soon = {"trained", "penguin_ml"}
-    late = {item.path for item in items if not {"docker", *PIECES}.difference(soon).isdisjoint(fixtures(item))}
-    items.sort(key=lambda item: (is_timed(item), item.path in late))
+    """Put tests that want containers or other pieces late, as those are made meanwhile, and last what is timed."""
+    late = {"docker", *PIECES} - {"trained", "penguin_ml"}
+    items.sort(key=lambda item: (is_timed(item), not late.isdisjoint(fixtures(item))))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
