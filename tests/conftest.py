@@ -29,6 +29,8 @@ from local_test.run import run  # noqa: E402
 from local_test.runners import Processes  # noqa: E402
 from model import DECLARATION  # noqa: E402
 
+WAIT_S = 3_600
+"""What a test may take that waits for pieces: each is bounded, but others come before it."""
 MIXED = Declaration(
     name="mixed",
     title="",
@@ -184,6 +186,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put tests that want containers or other pieces late, as those are made meanwhile, and last what is timed."""
     late = {"docker", *PIECES} - {"trained", "penguin_ml"}
+    for item in items:
+        if is_timed(item) or not late.isdisjoint(fixtures(item)):
+            item.add_marker(pytest.mark.timeout(WAIT_S))
     items.sort(key=lambda item: (is_timed(item), not late.isdisjoint(fixtures(item))))
 
 
