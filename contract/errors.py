@@ -158,7 +158,7 @@ class ModelLoaded(UserError):
 
 
 class PayloadTooLarge(UserError):
-    """The body is larger than the limit; fact: limit_bytes."""
+    """The body is larger than the limit, or holds more rows; fact: limit_bytes or limit_rows."""
 
     code = "payload_too_large"
     status = 413

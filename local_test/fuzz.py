@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import schemathesis
 from hypothesis import strategies as st
+from pyarrow import parquet as pq
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 CHECKS = (
@@ -67,6 +69,18 @@ def _npy(rows: list[list[float]], dtype: str) -> bytes:
     return stream.getvalue()
 
 
+def _parquet(rows: list[list[float]], dtype: str, compression: str) -> bytes:
+    stream, columns = io.BytesIO(), np.array(rows, dtype=dtype).reshape(len(rows), len(NAMES)).T
+    pq.write_table(pa.table(dict(zip(NAMES, map(pa.array, columns), strict=True))), stream, compression=compression)
+    return stream.getvalue()
+
+
+def _changed(body: bytes, at: int, by: int) -> bytes:
+    """Return the body with one byte changed."""
+    at %= len(body)
+    return body[:at] + bytes([body[at] ^ by]) + body[at + 1 :]
+
+
 CELLS = st.one_of(
     st.floats(width=32, allow_nan=False, allow_infinity=False).map(str),
     st.integers(-1_000, 1_000).map(str),
@@ -87,12 +101,24 @@ ARRAYS = st.builds(
     ),
     st.sampled_from(["f4", "f8", "i8", ">f4", "c8", "U3"]),
 )
+NAMES = ["CHAS", "RM", "TAX", "PTRATIO", "B", "LSTAT"]
+FILES = st.builds(
+    _parquet,
+    st.lists(st.lists(st.integers(-99, 99), min_size=len(NAMES), max_size=len(NAMES)), max_size=4),
+    st.sampled_from(["f4", "f8", "i8", "U3"]),
+    st.sampled_from(["none", "snappy", "gzip", "zstd"]),
+)
 
 schemathesis.openapi.media_type("text/csv", CSV | st.binary(max_size=50))
 schemathesis.openapi.media_type(
     "application/jsonlines", LINES | st.binary(max_size=50), aliases=["application/x-jsonlines", "application/x-ndjson"]
 )
 schemathesis.openapi.media_type("application/x-npy", ARRAYS | ARRAYS.map(lambda body: body[:-1]) | st.binary(max_size=200))
+schemathesis.openapi.media_type(
+    "application/x-parquet",
+    FILES | st.builds(_changed, FILES, st.integers(0, 9_999), st.integers(1, 255)) | st.binary(max_size=200),
+    aliases=["application/vnd.apache.parquet"],
+)
 
 JSON, ROWS = "application/json", {"$ref": "#/components/requestBodies/Rows"}
 

@@ -56,6 +56,21 @@ def npy_body(manifest: Mapping[str, Any], rows: Sequence[Row] | None = None) -> 
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + struct.pack(f"<{len(values)}f", *values)
 
 
+def parquet_body(manifest: Mapping[str, Any], rows: Sequence[Row] | None = None) -> bytes:
+    """Return `application/x-parquet`: a column a feature, not packed; needs arro3, which the image has too."""
+    import arro3.core as arrow
+    from arro3.io import write_parquet
+
+    chosen, stream = _rows(manifest, rows), io.BytesIO()
+    types = {"number": arrow.DataType.float64(), "category": arrow.DataType.utf8()}
+    columns: dict[str, Any] = {
+        feature["name"]: arrow.Array([row[feature["name"]] for row in chosen], type=types[feature["kind"]])
+        for feature in manifest["features"]
+    }
+    write_parquet(arrow.RecordBatch.from_pydict(columns), stream, compression="uncompressed", dictionary_enabled=False)
+    return stream.getvalue()
+
+
 def _number(value: Any, feature: Mapping[str, Any]) -> float:
     if value is None:
         return math.nan

@@ -16,7 +16,12 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-MEDIA_TYPES = {".csv": "text/csv", ".jsonl": "application/jsonlines", ".npy": "application/x-npy"}
+MEDIA_TYPES = {
+    ".csv": "text/csv",
+    ".jsonl": "application/jsonlines",
+    ".npy": "application/x-npy",
+    ".parquet": "application/x-parquet",
+}
 TIMEOUT_S = 60
 
 

@@ -33,6 +33,7 @@ CALLS = (
     Call("JSON", "/invocations", "application/json", payloads.json_body),
     Call("JSON Lines", "/invocations", "application/jsonlines", payloads.jsonlines_body),
     Call("NumPy array, JSON back", "/invocations", "application/x-npy", payloads.npy_body),
+    Call("Parquet", "/invocations", "application/x-parquet", payloads.parquet_body),
     Call("the book's columns", "/predict", "application/json", payloads.columns_body),
 )
 
@@ -76,7 +77,7 @@ def _short(path: Path) -> str:
 
 
 def _show(call: Call, endpoint: Endpoint, manifest: Mapping[str, Any]) -> bool:
-    is_binary = call.content_type == "application/x-npy"
+    is_binary = call.content_type in {"application/x-npy", "application/x-parquet"}
     payload = call.body(manifest)
     reply = endpoint.invoke(payload, call.content_type, "application/json" if is_binary else "", call.path)
     print(f"{call.name}: POST {call.path}, {call.content_type}")

@@ -11,7 +11,7 @@ from werkzeug.http import parse_accept_header, parse_options_header
 from contract.errors import NotAcceptable, UnreadableBody, UnsupportedMediaType
 from serving.decoders import DECODERS, Faults, Format
 from serving.encoders import ENCODERS
-from serving.media import CSV, JSON, JSONLINES, JSONLINES_ALIASES, NPY
+from serving.media import CSV, JSON, JSONLINES, JSONLINES_ALIASES, NPY, PARQUET
 from serving.schema import Matrix, Schema, short
 
 UNNAMED = {"", "application/x-www-form-urlencoded", "application/octet-stream"}  # H-16: what plain curl says, or nothing
@@ -24,6 +24,7 @@ def read_body(
     content_type: str,
     schema: Schema,
     *,
+    limit: int = Format.limit_bytes,
     batch: bool = False,
     faults: Faults | None = None,
     asked: dict[str, Any] | None = None,
@@ -35,6 +36,7 @@ def read_body(
         content_type: the header; its media type, charset and `header=present|absent` count (H-16). Unnamed bodies are JSON
             or CSV by their look.
         schema: the model's columns.
+        limit: the payload limit in bytes, for formats that unpack to more than they are.
         batch: whether the body is a part of a file.
         faults: where to put rows that can't be used; without it the first of them is an error.
         asked: where to put the `parameters` that a JSON body has beside its rows.
@@ -42,6 +44,7 @@ def read_body(
     Raises:
         UnsupportedMediaType: the media type or the charset isn't read here.
         UnreadableBody, SchemaMismatch, BadData: see the decoders.
+        PayloadTooLarge: a packed body holds more than the limit allows.
     """
     media_type, charset, header = _content_type(content_type)
     if media_type in UNNAMED:
@@ -53,7 +56,7 @@ def read_body(
         )
     if not body.strip():
         raise UnreadableBody("The body is empty; at least one row was expected. GET /metadata has samples.")
-    return decoder(body, schema, Format(charset, header, batch, {} if asked is None else asked), faults)
+    return decoder(body, schema, Format(charset, header, batch, limit, {} if asked is None else asked), faults)
 
 
 @lru_cache(maxsize=256)
@@ -74,6 +77,11 @@ def answer_type(accept: str, content_type: str, default: str = "") -> str:
     if best is None:
         raise NotAcceptable(f"Accept {short(accept)} names none of: {', '.join(ENCODERS)}.", supported=list(ENCODERS))
     return best
+
+
+def is_packed(content_type: str) -> bool:
+    """Say whether a body of this type may hold far more than its size tells."""
+    return _content_type(content_type)[0] in PARQUET
 
 
 @lru_cache(maxsize=256)

@@ -10,7 +10,7 @@ import orjson
 
 from contract.declaration import Feature
 from contract.manifest import Manifest
-from serving.media import CSV, JSON, JSONLINES, JSONLINES_ALIASES, NPY
+from serving.media import CSV, JSON, JSONLINES, JSONLINES_ALIASES, NPY, PARQUET
 from serving.openapi import TEXT, Json, content, record, reference, sequence
 
 LIMIT = float(np.finfo(np.float32).max)
@@ -138,6 +138,7 @@ def _request_body(manifest: Manifest) -> dict[str, Any]:
         name: {"schema": reference("Rows") if name == JSON else TEXT, "examples": examples[name]} for name in examples
     }
     media_types[NPY] = {"schema": {"description": f"A float array [N, {len(manifest.declaration.features)}]."}}
+    media_types |= {name: {"schema": {"description": "Parquet with these columns, by name."}} for name in PARQUET}
     return {"required": True, "content": media_types}
 
 

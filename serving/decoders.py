@@ -15,7 +15,8 @@ import orjson
 
 from contract.errors import SchemaMismatch, UnreadableBody, UserError
 from serving.charsets import not_text, recode
-from serving.media import CSV, JSON, JSONLINES, JSONLINES_ALIASES, NPY
+from serving.media import CSV, JSON, JSONLINES, JSONLINES_ALIASES, NPY, PARQUET
+from serving.parquet import read_parquet
 from serving.schema import Matrix, Schema, no_rows, short
 
 Faults = dict[int, str]
@@ -31,6 +32,8 @@ class Format:
     """Of CSV: `present`, `absent`, or empty to tell by its look."""
     batch: bool = False
     """Whether bodies are parts of one file, of which only the first has the header (H-30)."""
+    limit_bytes: int = 25 * 2**20
+    """Of a packed body: what its matrix may take."""
     asked: dict[str, Any] = field(default_factory=dict)
     """Filled by the decoder: the `parameters` that JSON has beside its rows (V-4)."""
 
@@ -125,12 +128,18 @@ def decode_npy(body: bytes, schema: Schema, form: Format, faults: Faults | None 
     return schema.from_array(array.astype(dtype.newbyteorder("="), copy=False))
 
 
+def decode_parquet(body: bytes, schema: Schema, form: Format, faults: Faults | None = None) -> Matrix:
+    """Read a Parquet file's columns by name."""
+    return read_parquet(body, schema, form.limit_bytes)
+
+
 DECODERS: dict[str, Decoder] = {
     CSV: decode_csv,
     JSON: decode_json,
     JSONLINES: decode_jsonlines,
     **dict.fromkeys(JSONLINES_ALIASES, decode_jsonlines),
     NPY: decode_npy,
+    **dict.fromkeys(PARQUET, decode_parquet),
 }
 
 

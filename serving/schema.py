@@ -89,6 +89,22 @@ class Schema:
             rows.append(row)
         return self.from_values(rows, first_row)
 
+    def from_columns(self, columns: Sequence[Any], first_row: int = 1) -> Matrix:
+        """Return the matrix of one float64 array a number and one sequence of values a category, in the features' order.
+
+        Raises:
+            BadData: as `from_values`.
+        """
+        matrix = np.empty((len(columns[0]), len(columns)), dtype=np.float32)
+        for index, (feature, choices, values) in enumerate(zip(self.features, self._indexes, columns, strict=True)):
+            column = values if feature.kind == "number" else _value_column(values, feature, choices)
+            if column is not None:
+                with np.errstate(over="ignore"):
+                    matrix[:, index] = column
+            if column is None or not _is_usable(matrix[:, index], feature):
+                matrix[:, index] = self._find_fault(np.asarray(values, dtype=object).tolist(), index, first_row, _value_cell)
+        return matrix
+
     def from_array(self, array: NDArray[Any]) -> Matrix:
         """Return a float array [N, F] as the matrix; errors as `from_values`."""
         if array.ndim != 2 or array.shape[1] != len(self.names):

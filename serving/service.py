@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from contract.cgroup import cpus
 from contract.errors import Overloaded
+from serving.codecs import is_packed
 from serving.drift import Drift
 from serving.encoders import Encoder
 from serving.encodings import ZIP_BYTES, accepts_gzip, unzip, zipped
@@ -113,7 +114,8 @@ class Service:
             answer = Answer(200, encode(with_intervals(chosen, matrix) if wide else chosen.predict(matrix)), media_type)
             return zipped(answer) if zips and len(answer.body) >= ZIP_BYTES else answer
 
-        is_small = len(body) <= INLINE_BYTES and not encoding  # nobody knows how large a zipped one will be
+        # Nobody knows how large a zipped one, or a Parquet, will be.
+        is_small = len(body) <= INLINE_BYTES and not encoding and not is_packed(request.header(b"content-type"))
         return work() if is_small else await self.slots.run(work)
 
     def test_again(self) -> None:

@@ -22,6 +22,8 @@ import pytest
 from ahead import ahead, scratch
 from conftest import docker_client
 
+from contract.manifest import read_manifest
+
 ROOT = Path(__file__).resolve().parent.parent
 MB = 1_000_000
 PING = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8080/ping', timeout=2).status)"
@@ -238,7 +240,7 @@ def test_a_bare_start_trains_where_a_training_is_configured(docker, image, tmp_p
     job = lay_out_job(tmp_path)
     user = f"--user={os.getuid()}:{os.getgid()}"  # what it writes is ours to delete
     run(docker, "run", "--rm", "--network=none", user, f"--volume={job}:/opt/ml", image)
-    assert (job / "model" / "manifest.json").exists()
+    assert read_manifest(job / "model").report == {"drawn": True}
 
 
 def test_a_job_may_name_the_program_itself(docker, image):  # T-2

@@ -10,6 +10,8 @@ import random
 import time
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from contract.declaration import Feature
@@ -126,6 +128,27 @@ def outcome(body: bytes, media_type: str, tolerant: bool) -> tuple[int, np.ndarr
         return error.status, np.empty((0, 4), dtype=np.float32)
     except Exception as error:
         raise AssertionError(f"{media_type}: {body!r}") from error
+
+
+def parquet(**options: str) -> bytes:
+    stream = io.BytesIO()
+    columns = {"grade": ["b", None, "1"], "size": [1.5, 2, 3], "color": ["red", "green", "red"], "age": [None, 1, 2]}
+    pq.write_table(pa.table(columns), stream, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.timeout(7_200)
+def test_parquet_with_changed_bytes_is_a_matrix_or_an_error_of_the_callers() -> None:
+    """Between the marks at its ends; what ends the decoder takes half a second, so that there are fewer."""
+    chance = random.Random(INPUTS)
+    seeds = [parquet(compression=codec) for codec in ("none", "snappy", "gzip", "zstd")]
+    for _ in range(max(1, INPUTS // 100)):
+        body = bytearray(chance.choice(seeds))
+        for _ in range(chance.randint(1, 4)):
+            body[chance.randrange(4, len(body) - 8)] = chance.randrange(256)
+        status, matrix = outcome(bytes(body), "application/x-parquet", tolerant=False)
+        assert status in {200, 400, 413}, bytes(body)
+        assert matrix.shape[1] == 4
 
 
 def test_a_damaged_gzip_body_is_bytes_or_an_error_of_the_callers() -> None:

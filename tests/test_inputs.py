@@ -5,6 +5,8 @@ from __future__ import annotations
 import decimal
 import gzip
 import io
+import itertools
+import multiprocessing
 import os
 import pickle
 import random
@@ -13,6 +15,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -33,11 +36,12 @@ from contract.paths import Paths
 from local_test.emulator import lay_out, stop, streaming, train
 from local_test.runners import Processes
 from model import DECLARATION
-from training import blocks, pipe
+from training import blocks, parquet, pipe
 from training.arrow import Unclear
 from training.cells import read_cells
 from training.layout import Layout
 from training.read import Table, read_channel
+from training.sources import Source
 from training.stop import Stop
 from training.text import _read_fast
 
@@ -281,6 +285,7 @@ WHOLE = _parquet(COLUMNS)
         pytest.param(
             _parquet({**COLUMNS, "C": [0.0, 1.0, 2.0]}), SchemaMismatch, "C is Float64, a category", id="float choice"
         ),
+        pytest.param(_parquet({**COLUMNS, "N": [[1], [2], [3]]}), SchemaMismatch, "N is List(Int64), a number", id="list"),
         pytest.param(_parquet({**COLUMNS, "N": [1.0, None, 2.0]}), BadData, "row 2, column N: empty", id="null"),
         pytest.param(
             _parquet({**COLUMNS, "T": ["no", "no", "so"]}), BadData, "row 3, column T: 'so' is not one of", id="label"
@@ -292,6 +297,69 @@ def test_parquet_that_cannot_be_used_is_named(tmp_path: Path, content: bytes, er
     with pytest.raises(error) as caught:
         read_channel(_channel(_write(tmp_path, content, "a.parquet")), MIXED)
     assert message in caught.value.message
+
+
+LEVELS = b"\2\0\0\0\6\1"  # four bytes of length, then "three times 1": no null among three values
+
+
+def test_parquet_that_crashes_its_decoder_fails_the_job_as_any_file_that_cannot_be_used(tmp_path: Path) -> None:
+    rows = {name: [1.0, 2.0, 3.0] for name in [*DECLARATION.feature_names, DECLARATION.target.name]}
+    whole = _parquet(rows, compression="none", use_dictionary=False)
+    crashes = whole.replace(LEVELS, b"\2\0\0\0\xf9\1", 1)  # arro3 0.9.1 ends the process that reads this one byte
+    lay_out(tmp_path / "ml", {"training": _write(tmp_path / "data", crashes, "a.parquet")})
+    outcome = train(Processes(), tmp_path / "ml")
+    said = "UserError: a.parquet can't be read as Parquet: the process that read it was ended by signal 6. Write it again; "
+    assert (outcome.exit_code, (tmp_path / "ml" / "output" / "failure").read_text()[: len(said)]) == (1, said)
+    assert "panicked" not in outcome.output
+    assert "Traceback" not in outcome.output
+
+
+def _decoding(work, monkeypatch: pytest.MonkeyPatch, path: Path):
+    """The batches of a Parquet file, in whose place the child does some other work."""
+    monkeypatch.setattr(parquet, "_values", lambda *_: work())
+    return parquet.read_batches(Source(path, path.name, "parquet"), MIXED)
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    return _write(tmp_path, WHOLE, "a.parquet") / "a.parquet"
+
+
+def test_a_decoder_that_is_killed_for_its_memory_is_told_with_what_to_do(whole: Path, monkeypatch) -> None:
+    with pytest.raises(BadData, match=r"a\.parquet .* ended by signal 9\. .* use a larger instance or smaller files"):
+        next(_decoding(lambda: os.kill(os.getpid(), signal.SIGKILL), monkeypatch, whole))
+
+
+def test_a_fault_of_ours_in_the_decoder_is_no_fault_of_the_file(whole: Path, monkeypatch, capfd) -> None:
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        next(_decoding(lambda: 1 / 0, monkeypatch, whole))
+    assert "Traceback" in capfd.readouterr().err
+
+
+def test_who_stops_reading_early_leaves_no_decoder(whole: Path, monkeypatch) -> None:
+    batches = _decoding(lambda: itertools.repeat(np.zeros(65_536)), monkeypatch, whole)
+    monkeypatch.setattr(parquet, "_column", lambda values, column: values)
+    assert len(next(batches)) == 5
+    assert multiprocessing.active_children()
+    batches.close()
+    assert not multiprocessing.active_children()
+
+
+def test_a_stop_ends_a_decoder_that_does_not_end(whole: Path, monkeypatch) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    asked = Stop()
+    asked.install()
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    started = time.monotonic()
+    _decoding(lambda: time.sleep(60), monkeypatch, whole)
+    try:
+        with pytest.raises(Stopped, match="while reading the data"), asked.ending("reading the data"):
+            read_channel(_channel(whole.parent), MIXED)
+    finally:
+        for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+            signal.signal(number, handler)
+    assert time.monotonic() - started < 20
+    assert not multiprocessing.active_children()
 
 
 def _npy(array: np.ndarray, *, pickled: bool = False) -> bytes:

@@ -40,7 +40,9 @@ MAY_IMPORT = {
     "edge": {"contract"},
 }
 # What no module of serving may import: it would cost every worker a second and 100 MB.
-TOO_HEAVY = {"pandas", "sklearn", "joblib", "skl2onnx", "scipy", "onnx", "matplotlib"}
+TOO_HEAVY = {"pandas", "sklearn", "joblib", "skl2onnx", "scipy", "onnx", "matplotlib", "arro3"}
+DECODER = "serving.arrow"
+"""A process of its own, beside the server's."""
 
 
 @cache
@@ -119,12 +121,17 @@ def test_no_package_imports_the_tests_or_the_programs(package: str) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "serving").rglob("*.py")), ids=_name)
 def test_serving_imports_nothing_heavy_when_it_starts(path: Path) -> None:
-    assert not _imported(_tree(path), whole=False) & TOO_HEAVY
+    if _name(path) != DECODER.replace(".", "/") + ".py":
+        assert not _imported(_tree(path), whole=False) & TOO_HEAVY
+
+
+def test_the_decoder_of_parquet_is_a_program_that_nothing_imports() -> None:
+    assert not _graph().find_modules_that_directly_import(DECODER)
 
 
 def test_serving_imports_joblib_only_where_a_pickle_was_asked_for() -> None:
     heavy = {module: imported & TOO_HEAVY for module, imported in _imports_of("serving").items() if imported & TOO_HEAVY}
-    assert heavy == {"serving.predictor": {"joblib"}}
+    assert heavy == {"serving.predictor": {"joblib"}, DECODER: {"arro3"}}
     tree = _tree(ROOT / "serving" / "predictor.py")
     holders = [
         node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and "joblib" in _imported(node, whole=True)

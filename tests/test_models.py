@@ -23,7 +23,7 @@ from ahead import ahead, scratch
 from contract.errors import BerthError, NoRoom
 from local_test.emulator import Endpoint, Reply, serving
 from local_test.multimodel import FrontEnd, cycle, faults, is_right, resident_bytes, train_schemas
-from local_test.payloads import csv_body, json_body
+from local_test.payloads import csv_body, json_body, parquet_body
 from local_test.runners import Containers, Processes
 from serving.models import FIXED_BYTES, KEPT_TIMES, Models, find_model
 from serving.settings import MIB, Settings
@@ -123,6 +123,9 @@ def test_models_of_different_schemas_answer_side_by_side_in_every_form(server: E
     assert all(answers(server, base, name) for name in ("housing", "numbers", "classes", "other"))
     labels = server.invoke(csv_body(manifest(base, "classes")), CSV, path=path("classes", "/invoke")).text.split("\n")
     assert [line[0] for line in labels] == [sample["prediction"]["label"] for sample in manifest(base, "classes")["samples"]]
+    for name in ("housing", "classes"):
+        body = parquet_body(manifest(base, name))
+        assert is_right(server.invoke(body, "application/x-parquet", path=path(name, "/invoke")), manifest(base, name))
     mixed_up = server.invoke(csv_body(manifest(base, "classes")), CSV, path=path("numbers", "/invoke"))
     assert error(mixed_up) == (400, "schema_mismatch")
 

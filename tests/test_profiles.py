@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from local_test.emulator import serving
+from local_test.payloads import parquet_body
 from local_test.runners import Containers
 
 GOOD = b"0,6.575,296,15.3,396.9,4.98"
@@ -29,11 +30,13 @@ PROFILES = {
 
 
 @pytest.mark.parametrize("options", PROFILES.values(), ids=PROFILES.keys())
-def test_the_image_serves_under(options: tuple[str, ...], docker: str, image: str, trained: Path) -> None:
+def test_the_image_serves_under(options: tuple[str, ...], docker: str, image: str, trained: Path, manifest: dict) -> None:
     with serving(Containers(image, docker, options), trained) as endpoint:
         reply = endpoint.invoke(GOOD)
         assert reply.status == 200, reply.text
         assert float(reply.body) > 0
+        reply = endpoint.invoke(parquet_body(manifest), "application/x-parquet")  # by a process of its own
+        assert reply.status == 200, reply.text
         assert endpoint.get("/metrics").status == 200
         assert endpoint.get("/").status == 200
 

@@ -35,6 +35,7 @@ from training import evaluate
 from training.alone import Done
 from training.artifacts import Trained, write
 from training.export import _convert
+from training.facts import described
 from training.fit import Fitted
 from training.intervals import calibrate, rows_needed
 from training.read import Table, read_channel
@@ -88,8 +89,8 @@ class Made:
 def _trained(declaration: Declaration, data: Data, origin: dict[str, Any], **raw: str) -> Trained:
     values = parse_hyperparameters({"max_iter": "30", **raw}, declaration.hyperparameters)
     model = build_pipeline(declaration, values).fit(data.train.matrix, data.train.target)
-    done = Done(data, values, Fitted(model, False, 0))
-    return Trained(declaration, done, evaluate.evaluate(declaration, model, data, values), origin)
+    done = Done(described(data, declaration), values, Fitted(model, False, 0))
+    return Trained(declaration, done, evaluate.evaluate(declaration, model, done.data, values), origin)
 
 
 def _make(folder: Path, trained: Trained) -> Made:
@@ -207,7 +208,7 @@ def test_of_many_rows_scikit_learn_is_asked_for_some_and_all_held_out_ones_count
     values = parse_hyperparameters({"estimator": "ridge"}, DECLARATION.hyperparameters)
     counting = _Counting(build_pipeline(DECLARATION, values).fit(data.train.matrix, data.train.target))
     monkeypatch.setattr("training.export._convert", lambda model, width: _convert(model.model, width))
-    found = evaluate.evaluate(DECLARATION, counting, data, values, stopped)  # type: ignore[arg-type]
+    found = evaluate.evaluate(DECLARATION, counting, described(data, DECLARATION), values, stopped)  # type: ignore[arg-type]
     assert (counting.rows, found.parity["rows"]) == (compared, compared)
     assert (len(found.train), len(found.held_out)) == (25_000, 60_000)
 

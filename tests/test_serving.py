@@ -373,9 +373,17 @@ def test_every_shape_of_a_request_gives_the_same_answers(endpoint, model, bound,
         assert list(json.loads(reply.body)) == ["prediction"]
 
 
-@pytest.mark.parametrize("make", [payloads.csv_body, payloads.json_body, payloads.jsonlines_body, payloads.npy_body])
-def test_the_payloads_made_from_the_manifest_get_the_answers_stored_in_it(endpoint, manifest, bound, make):
-    media_type = {"csv_body": CSV, "json_body": JSON, "jsonlines_body": JSONL, "npy_body": NPY}[make.__name__]
+MAKERS = {
+    CSV: payloads.csv_body,
+    JSON: payloads.json_body,
+    JSONL: payloads.jsonlines_body,
+    NPY: payloads.npy_body,
+    "application/x-parquet": payloads.parquet_body,
+}
+
+
+@pytest.mark.parametrize(("media_type", "make"), MAKERS.items(), ids=MAKERS)
+def test_the_payloads_made_from_the_manifest_get_the_answers_stored_in_it(endpoint, manifest, bound, media_type, make):
     stored = [sample["prediction"] for sample in manifest["samples"]]
     assert numbers(endpoint.invoke(make(manifest), media_type)) == pytest.approx(stored, abs=bound)
 

@@ -21,6 +21,8 @@ import numpy as np
 import onnxruntime
 import pytest
 from conftest import MIXED, ROOT, SAMPLE, timed
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.pipeline import make_pipeline
 
 from contract.declaration import Declaration, Feature, Target
 from contract.errors import BadChannel, BadData, SchemaMismatch
@@ -35,6 +37,7 @@ from local_test.runners import Processes
 from model import DECLARATION
 from training.progress import Progress
 from training.read import Table, read_channel
+from training.rounds import Fit
 from training.split import read_data
 
 QUICK = {"max_iter": "10"}
@@ -785,3 +788,33 @@ def test_a_declaration_that_contradicts_itself_is_the_users_fault(copy: Path, ba
     _fails(outcome, 1, "UserError: model/ has 1 fault(s) in its declaration:")
     assert "column 'RM' is declared twice" in outcome.failure
     assert json.loads((base / "input" / "config" / "hyperparameters.json").read_text()) == QUICK
+
+
+# Libraries
+
+
+def test_pandas_is_left_out_until_somebody_asks_for_it() -> None:
+    script = """
+import sys
+from training import libraries, alone, artifacts, report
+libraries.load_lightgbm()
+assert "pandas" not in sys.modules
+import pandas
+from sklearn.ensemble import HistGradientBoostingRegressor
+frame = pandas.DataFrame({"rooms": range(20), "tax": range(20)})
+print(*HistGradientBoostingRegressor(max_iter=1).fit(frame, frame.tax).feature_names_in_)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("rooms tax\n", "")
+
+
+def test_boosting_lets_go_of_its_copy_of_the_rows_and_of_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[np.ndarray] = []
+    plain = HistGradientBoostingRegressor._preprocess_X
+    kept = lambda self, rows, **options: (held.append((found := plain(self, rows, **options))[0]), found)[1]  # noqa: E731
+    monkeypatch.setattr(HistGradientBoostingRegressor, "_preprocess_X", kept)
+    rows = np.random.default_rng(0).random((200, 3))
+    table = Table(rows.astype(np.float32), rows[:, 0])
+    Fit(make_pipeline(HistGradientBoostingRegressor(max_iter=3)), "max_iter", 3, 0, table, lambda *_: None).run()
+    assert held[0].shape == (0, 3)
+    assert table.matrix.tolist() == rows.astype(np.float32).tolist()

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from contract.declaration import AUTO, Declaration
 from contract.job import Job
 from training.checkpoints import Checkpoints, job_key
-from training.fit import Fitted, Plan, fit
+from training.facts import described
+from training.fit import Fitted, Plan, fit, is_small
+from training.libraries import load_lightgbm
 from training.split import Data, read_data
 from training.stop import Stop
 
@@ -24,6 +26,7 @@ class Done:
     """What a job comes to before its model is measured."""
 
     data: Data
+    """Described: of the training rows a selection is left."""
     values: Mapping[str, Any]
     """The hyperparameters; after a search those that it chose."""
     fitted: Fitted
@@ -61,11 +64,15 @@ def fit_alone(job: Job, declaration: Declaration, values: Mapping[str, Any], sto
         searched = asdict(found)
         if checkpoints:
             checkpoints = replace(checkpoints, key=job_key(declaration, values, data.train))
+    if values["estimator"] == "lightgbm":
+        load_lightgbm()
     with tempfile.TemporaryDirectory(prefix="berth-") as scratch:
         plan = Plan.from_values(declaration, values)
         rows = data if look is None else replace(data, whole=None)
-        fitted = fit(plan, rows, Path(scratch), stop, checkpoints, meanwhile=_import_what_comes_next)
-    return Done(data, values, fitted, searched)
+        # Beside many rows they wait: a second is little then, and their 60 MB come when the fit's are free again.
+        meanwhile = _import_what_comes_next if is_small(data.train) else None
+        fitted = fit(plan, rows, Path(scratch), stop, checkpoints, meanwhile)
+    return Done(described(data, declaration), values, fitted, searched)
 
 
 def _import_what_comes_next() -> None:

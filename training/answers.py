@@ -69,11 +69,6 @@ def sklearn_predictor(model: Pipeline) -> Predictor:
     return _in_batches(ask)
 
 
-def evenly(count: int, most: int) -> NDArray[np.intp]:
-    """Return the indexes of at most `most` of `count` rows, evenly spaced, the first and the last among them."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.intp)) if count else np.arange(0)
-
-
 def _in_batches(ask: Predictor) -> Predictor:
     """Ask for some rows at a time: what a model holds while it answers then doesn't grow with the data."""
 

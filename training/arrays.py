@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from training.sources import Source
 BATCH_ROWS = 65_536
 
 
-def read_batches(source: Source, declaration: Declaration) -> Iterator[Batch]:
+def read_batches(source: Source, declaration: Declaration) -> Generator[Batch, None, None]:
     """Yield the columns of an array (n_rows, 1 + n_features): target, then features; a choice or label is its index.
 
     Raises:

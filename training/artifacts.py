@@ -23,7 +23,6 @@ from contract.metrics import report_metric
 from training.alone import Done
 from training.evaluate import Evaluation
 from training.read import Table
-from training.split import Data
 
 LIBRARIES = (
     "scikit-learn",
@@ -95,27 +94,14 @@ def _manifest(trained: Trained) -> Manifest:
         samples=_samples(model, data.head, declaration),
         hyperparameters={**trained.done.values, **searched},
         metrics={name: value for name, value in evaluation.scores.items() if np.isfinite(value)},
-        ranges={
-            feature.name: _range(data.train.matrix[:, index], feature) for index, feature in enumerate(declaration.features)
-        },
-        data=data.about or _about(data),
+        ranges=data.ranges,
+        data=data.about,
         parity=evaluation.parity,
         origin={**trained.origin, "ended": ended, "python": platform.python_version(), "versions": versions},
         files={},
         intervals=evaluation.intervals.to_json() if evaluation.intervals else None,
         confidence=evaluation.confidence,
     )
-
-
-def _about(data: Data) -> dict[str, Any]:
-    return {
-        "train_rows": len(data.train),
-        "validation_rows": len(data.validation),
-        "held_out_by": data.held_out_by,
-        "rows_dropped": data.rows_dropped,
-        "target_out_of_range": data.target_out_of_range,
-        "sha256": data.train.fingerprint(),
-    }
 
 
 def _samples(model: Pipeline, head: Table, declaration: Declaration) -> tuple[Mapping[str, Any], ...]:
@@ -145,15 +131,3 @@ def _plain(value: np.float32, feature: Feature) -> float | int | str | None:
         return feature.choices[int(value)]
     shortest = float(str(value))
     return int(shortest) if shortest.is_integer() and abs(shortest) < 1e15 else shortest
-
-
-def _range(values: np.ndarray[Any, Any], feature: Feature) -> dict[str, Any]:
-    seen = values[~np.isnan(values)]
-    missing = len(values) - len(seen)
-    if feature.kind == "category":
-        counts = np.bincount(seen.astype(int), minlength=len(feature.choices))
-        return {"counts": dict(zip(feature.choices, counts.tolist(), strict=True)), "missing": missing}
-    if not len(seen):
-        return {"minimum": None, "maximum": None, "median": None, "missing": missing}
-    low, middle, high = (float(str(np.float32(value))) for value in (seen.min(), np.median(seen), seen.max()))
-    return {"minimum": low, "maximum": high, "median": middle, "missing": missing}

@@ -1,4 +1,4 @@
-"""A child process for work that must end on time: it tells its parent what it finds, and is killed at a stop or a deadline.
+"""A child process for work that must end on time, or may crash: it tells its parent what it finds, and never outlives it.
 
 A signal can't be answered inside a long call into C; a parent that only waits can.
 """
@@ -6,6 +6,7 @@ A signal can't be answered inside a long call into C; a parent that only waits c
 from __future__ import annotations
 
 import ctypes
+import gc
 import math
 import multiprocessing
 import os
@@ -14,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -25,6 +26,10 @@ PR_SET_PDEATHSIG = 1
 """Linux's prctl(2): die with the parent. The pipe doesn't tell of its death: a forked child holds both ends."""
 
 Tell = Callable[[Any], None]
+
+
+class Crashed(Exception):
+    """The child ended without saying why; says by what."""
 
 
 def run(
@@ -47,12 +52,7 @@ def run(
         grace_s: how long the child may take to end after a stop.
         meanwhile: run here, in a thread, while the child works.
     """
-    # fork shares the rows without a copy; elsewhere (macOS) forking after numerical libraries loaded is not safe.
-    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_work, args=(work, arguments, sender), daemon=True)
-    child.start()
-    sender.close()
+    child, receiver = _start(work, arguments)
     if meanwhile:
         threading.Thread(target=meanwhile, daemon=True).start()
     deadline = time.monotonic() + seconds
@@ -76,10 +76,49 @@ def run(
     return failure or f"its process ended with exit code {child.exitcode}."
 
 
+def stream(work: Callable[..., None], arguments: tuple[Any, ...]) -> Generator[Any, None, None]:
+    """Yield what `work(tell, *arguments)` tells from a child, which ends with the generator, whoever ends that.
+
+    Raises:
+        Crashed: the child did.
+        RuntimeError: work raised; the log has the traceback.
+    """
+    child, receiver = _start(work, arguments)
+    told: list[Any] = []
+    failure, ended = "", False
+    try:
+        while not ended:
+            ended, failure = _receive(receiver, told.append, failure)
+            while told:
+                yield told.pop()
+        child.join()
+    finally:
+        child.kill()
+        child.join()
+        receiver.close()
+    if failure:
+        raise RuntimeError(failure)
+    if child.exitcode:
+        by = f"exit code {child.exitcode}" if child.exitcode > 0 else f"signal {-child.exitcode}"
+        raise Crashed(f"the process that read it was ended by {by}")
+
+
 def die_with_parent() -> None:
     """Have this process killed when the one that made it ends, where Linux can."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _start(work: Callable[..., None], arguments: tuple[Any, ...]) -> tuple[Any, Connection]:
+    """Return a child that works, and where it tells."""
+    # fork shares the rows without a copy; elsewhere (macOS) forking after numerical libraries loaded is not safe.
+    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    gc.freeze()  # the collector marks what it looks at: it would copy every page of the libraries, here and in the child
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_work, args=(work, arguments, sender), daemon=True)
+    child.start()
+    sender.close()
+    return child, receiver
 
 
 def _receive(receiver: Connection, hear: Tell, failure: str) -> tuple[bool, str]:

@@ -17,14 +17,13 @@ from contract.declaration import Declaration
 from contract.errors import ExportFailed
 from contract.metrics import INTERVAL_COVERAGE
 from model.metrics import score, score_columns
-from training.answers import Answers, Predictor, evenly, sklearn_predictor
-from training.export import MAX_ROWS, export
+from training.answers import Answers, Predictor, sklearn_predictor
+from training.export import export
+from training.facts import PARITY_ROWS
 from training.intervals import Intervals, calibrate, rows_needed
 from training.read import Table
 from training.split import Data
 
-TRAINING_ROWS = 25_000
-"""Training rows that are answered, at most, where there are more rows than parity is checked on."""
 STOPPED_ROWS = 10_000
 """Rows to check parity on after a stop: 120 s are left (T-27), and nobody knows how many of them are gone."""
 RESAMPLES, RESAMPLED_ROWS = 199, 1_000
@@ -66,16 +65,19 @@ def evaluate(
 ) -> Evaluation:
     """Return what a fitted pipeline is worth; its trees' thresholds are rounded to float32 on the way.
 
-    Of the training rows an even selection answers, so that the fit's cost stays the greatest; of held-out rows all do.
+    Args:
+        declaration: of the rows.
+        model: fitted.
+        data: described (training/facts.py); all its rows are answered.
+        values: the hyperparameters.
+        stopped: whether a stop was asked for: parity is then checked on fewer rows.
 
     Raises:
         ExportFailed: ONNX doesn't agree with the model, and `allow_sklearn` is false.
     """
-    most = max(TRAINING_ROWS, MAX_ROWS - len(data.validation))
-    seen = data.train.take(evenly(len(data.train), most))
+    seen = data.train
     matrix = np.concatenate([seen.matrix, data.validation.matrix])
-    spread = float(np.std(data.train.target.astype(np.float64))) if declaration.target.kind == "number" else 0.0
-    onnx, parity, predict, answers = _answer(model, matrix, spread, values, STOPPED_ROWS if stopped else MAX_ROWS)
+    onnx, parity, predict, answers = _answer(model, matrix, data.spread, values, STOPPED_ROWS if stopped else PARITY_ROWS)
     train, held_out = Part(seen, answers.take(slice(len(seen)))), Part(data.validation, answers.take(slice(len(seen), None)))
     labels = getattr(model, "classes_", ())
     learnt, measured = _score(train, labels), _score(held_out, labels)

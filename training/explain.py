@@ -13,8 +13,9 @@ from sklearn.inspection import partial_dependence, permutation_importance
 from sklearn.metrics import accuracy_score, root_mean_squared_error
 
 from contract.declaration import Feature
-from training.answers import Predictor, evenly
+from training.answers import Predictor
 from training.evaluate import Part
+from training.split import evenly
 
 REPEATS = 5
 ROWS, ANSWERS = 2_000, 30_000

@@ -8,16 +8,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from skl2onnx import to_onnx
-from skl2onnx.common.data_types import FloatTensorType
 from sklearn.pipeline import Pipeline
 
 from contract.errors import ExportFailed
 from training import lightgbm
-from training.answers import Answers, Matrix, Predictor, evenly, onnx_predictor
+from training.answers import Answers, Matrix, Predictor, onnx_predictor
+from training.facts import PARITY_ROWS
+from training.libraries import left_out
+from training.split import evenly
 from training.thresholds import last_step, snap_thresholds
 
-MAX_ROWS = 50_000
+with left_out("pandas"):
+    from skl2onnx import to_onnx
+    from skl2onnx.common.data_types import FloatTensorType
+
 NUMBER_BOUND, PROBABILITY_BOUND = 1e-4, 1e-5
 
 
@@ -32,7 +36,7 @@ class Exported:
     """What ONNX says of the rows that `export` was given, all of them."""
 
 
-def export(model: Pipeline, matrix: Matrix, spread: float, most: int = MAX_ROWS) -> Exported:
+def export(model: Pipeline, matrix: Matrix, spread: float, most: int = PARITY_ROWS) -> Exported:
     """Return the pipeline as ONNX, and what it answers, after comparing both on rows.
 
     Args:

@@ -19,8 +19,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from training.answers import evenly
 from training.explain import Curve, Importance
+from training.split import evenly
 
 POINTS = 500
 WIDE, SMALL = (4.0, 2.7), (3.3, 2.2)

@@ -25,6 +25,8 @@ from training.text import first_row, looks_like_data, read_block
 
 FINGERPRINT_ROWS = 100_000
 
+Batches = Generator[Batch, None, None]
+
 
 @dataclass(frozen=True)
 class Table:
@@ -79,8 +81,9 @@ def read_channel(channel: Channel, declaration: Declaration, *, drop: bool = Fal
     rows = Rows(declaration, drop=drop)
     for name, batches in _files(channel, declaration, hosts):
         file = FileFaults(name)
-        for batch in batches:
-            rows.add(batch, file)
+        with closing(batches):  # at once, as an error's traceback would keep a FIFO or a child
+            for batch in batches:
+                rows.add(batch, file)
         rows.finish_file(file)
     matrix, target = rows.finish()
     if rows.out_of_range:
@@ -90,7 +93,7 @@ def read_channel(channel: Channel, declaration: Declaration, *, drop: bool = Fal
     return Table(matrix, target, rows.dropped, rows.out_of_range)
 
 
-def _files(channel: Channel, declaration: Declaration, hosts: int) -> Iterator[tuple[str, Iterator[Batch]]]:
+def _files(channel: Channel, declaration: Declaration, hosts: int) -> Iterator[tuple[str, Batches]]:
     """Yield each file's name and batches.
 
     Raises:
@@ -114,7 +117,7 @@ def _files(channel: Channel, declaration: Declaration, hosts: int) -> Iterator[t
         yield source.name, _batches(source, channel, declaration)
 
 
-def _batches(source: Source, channel: Channel, declaration: Declaration) -> Iterator[Batch]:
+def _batches(source: Source, channel: Channel, declaration: Declaration) -> Batches:
     if source.format == "parquet":
         return parquet.read_batches(source, declaration)
     if source.format == "npy":
@@ -124,7 +127,7 @@ def _batches(source: Source, channel: Channel, declaration: Declaration) -> Iter
 
 def read_text(
     chunks: Generator[bytes, None, None], name: str, channel: Channel, declaration: Declaration, *, repeats: bool = False
-) -> Iterator[Batch]:
+) -> Batches:
     """Yield the batches of a stream of CSV.
 
     Args:
@@ -134,7 +137,7 @@ def read_text(
         declaration: which columns there are.
         repeats: whether the header may stand again further down, as in objects that were concatenated.
     """
-    with closing(chunks):  # at once: an error's traceback would keep a FIFO open, and its writer waiting
+    with closing(chunks):
         yield from _read_blocks(cut(chunks), name, channel, declaration, repeats=repeats)
 
 

@@ -17,6 +17,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline
 
+from training.libraries import use_large_arrays_again
 from training.lightgbm import is_lightgbm
 from training.read import Table
 
@@ -103,6 +104,13 @@ def _observed(estimator: Any, plain: type[Any], look: Callable[[], None]) -> Ite
     """Have `look` called at the start of each round: that is when boosting asks its loss for the gradient."""
 
     class Observed(plain):  # type: ignore[misc]  # scikit-learn has no types
+        def _bin_data(self, rows: Any, *args: Any, **kwargs: Any) -> Any:
+            binned = super()._bin_data(rows, *args, **kwargs)
+            if rows.flags.owndata:  # boosting's own float64 copy, which it keeps to its end and never looks at again
+                rows.resize((0, rows.shape[1]), refcheck=False)
+            use_large_arrays_again()
+            return binned
+
         def _get_loss(self, sample_weight: Any) -> Any:
             loss = super()._get_loss(sample_weight)
             for name in ("gradient", "gradient_hessian"):

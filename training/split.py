@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
 from contract.declaration import Declaration
@@ -37,7 +38,11 @@ class Data:
     whole: Table | None = None
     """The training channel as it came, for a cross-validation; None where there is none, since it is a copy of all rows."""
     about: Mapping[str, Any] = field(default_factory=dict)
-    """What the manifest says of the rows in place of this: with several hosts, of all of them, of which these are a sample."""
+    """What the manifest says of the rows; with several hosts, of all of them, of which these are a sample."""
+    ranges: Mapping[str, Any] = field(default_factory=dict)
+    """Each feature's least, median and greatest value in training, or counts of its choices; and how many are missing."""
+    spread: float = 0.0
+    """The standard deviation of the training target; 0 for classes."""
 
 
 def read_data(job: Job, declaration: Declaration, values: Mapping[str, Any]) -> Data:
@@ -76,6 +81,11 @@ def read_data(job: Job, declaration: Declaration, values: Mapping[str, Any]) -> 
     report_metric(ROWS_DROPPED, data.rows_dropped)
     print(f"data: {len(data.train):,} rows to learn from, {len(data.validation):,} held out ({origin})", flush=True)
     return data
+
+
+def evenly(count: int, most: int) -> NDArray[np.intp]:
+    """Return the indexes of at most `most` of `count` rows, evenly spaced, the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.intp)) if count else np.arange(0)
 
 
 def _split(table: Table, values: Mapping[str, Any]) -> Data:

@@ -21,6 +21,7 @@ from training import distribute
 from training.alone import Done, fit_alone
 from training.child import Tell
 from training.cluster import Cluster
+from training.facts import described
 from training.fit import Plan, cross_validate
 from training.rounds import Enough
 from training.stop import Stop
@@ -40,7 +41,7 @@ def fit_together(cluster: Cluster, job: Job, declaration: Declaration, values: M
     check_one_machine(job, values)
     if values["estimator"] == "lightgbm":
         spread = distribute.read_data(cluster, job, declaration, values)
-        return Done(spread.data, values, distribute.fit(cluster, declaration, values, spread))
+        return Done(described(spread.data, declaration), values, distribute.fit(cluster, declaration, values, spread))
     done = fit_alone(job, declaration, values, cluster.stop, partial(look, cluster))
     if done.data.whole is not None:
         score = partial(_on_workers, cross_validate, Plan.from_values(declaration, done.values), done.data.whole)

@@ -86,6 +86,7 @@ def train(settings: Settings, job: Job, stop: Stop, cluster: Cluster | None = No
         done = fit_together(cluster, job, DECLARATION, values)
     else:
         with stop.ending("loading its libraries"):
+            from training import libraries  # noqa: F401  # first of all
             from training.alone import fit_alone
 
         done = fit_alone(job, DECLARATION, values, stop)

@@ -45,7 +45,9 @@ def routes(service: Service) -> list[Route]:
         content_type = request.header(b"content-type")
 
         def read(body: bytes, schema: Schema) -> tuple[Matrix, Encoder]:
-            return read_body(body, content_type, schema, asked=request.asked), encode_json
+            return read_body(
+                body, content_type, schema, limit=service.settings.max_payload_bytes, asked=request.asked
+            ), encode_json
 
         return await service.answer(request, read, JSON)
 

@@ -55,7 +55,8 @@ async def invoke(service: Service, request: Request, predictor: Predictor | None
     faults: Faults | None = {} if settings.bad_rows == "null" else None
 
     def read(body: bytes, schema: Schema) -> tuple[Matrix, Encoder]:
-        matrix = read_body(body, content_type, schema, batch=settings.batch, faults=faults, asked=request.asked)
+        limit = settings.max_payload_bytes
+        matrix = read_body(body, content_type, schema, limit=limit, batch=settings.batch, faults=faults, asked=request.asked)
         return matrix, with_placeholders(media_type, faults) if faults else ENCODERS[media_type]
 
     answer = await service.answer(request, read, media_type, predictor)
