@@ -14,10 +14,13 @@ import tarfile
 import time
 import tomllib
 import urllib.request
+from contextlib import contextmanager
 from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
+from ahead import ahead, scratch
+from conftest import docker_client
 
 from contract.manifest import read_manifest
 
@@ -107,10 +110,10 @@ def test_every_module_has_its_byte_code_which_a_read_only_container_cannot_cache
 # ---- how large it is
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory):
-    """A real registry on a free port, as `host:port`; gone afterwards."""
-    folder, address = tmp_path_factory.mktemp("registry"), f"127.0.0.1:{free_port()}"
+@contextmanager
+def registry(folder):
+    """Run a real registry on a free port; give it as `host:port`."""
+    address = f"127.0.0.1:{free_port()}"
     settings = {"version": "0.1", "storage": {"filesystem": {"rootdirectory": str(folder)}}, "http": {"addr": address}}
     (folder / "config.yml").write_text(json.dumps(settings))  # JSON is YAML
     command = [program("docker-registry"), "serve", folder / "config.yml"]
@@ -122,15 +125,18 @@ def registry(tmp_path_factory):
             process.terminate()
 
 
-@pytest.fixture(scope="module")
-def pushed(docker, image, registry):
-    """The manifest's type, its layers and the address of their blobs, after a push to a registry."""
-    name = f"{registry}/berth:test"
-    run(docker, "tag", image, name)
-    run(docker, "push", "--quiet", name)
-    run(docker, "image", "rm", name)
-    request = urllib.request.Request(f"http://{registry}/v2/berth/manifests/test", headers={"Accept": MANIFEST_TYPE})
-    return json.loads(fetch(request)) | {"blobs": f"http://{registry}/v2/berth/blobs"}
+@ahead
+def pushed(image):
+    """What a registry holds after a push: the manifest's type, its layers, and the last one's bytes."""
+    docker = docker_client()
+    with registry(scratch()) as address:
+        name = f"{address}/berth:test"
+        run(docker, "tag", image, name)
+        run(docker, "push", "--quiet", name)
+        run(docker, "image", "rm", name)
+        accepted = {"Accept": MANIFEST_TYPE}
+        manifest = json.loads(fetch(urllib.request.Request(f"http://{address}/v2/berth/manifests/test", headers=accepted)))
+        return manifest | {"last": fetch(f"http://{address}/v2/berth/blobs/{manifest['layers'][-1]['digest']}")}
 
 
 # Of these Arrow, LightGBM, Dask and matplotlib with what they need take some 150 MB on disk, and 55 in a registry.
@@ -147,8 +153,7 @@ def test_the_image_has_the_one_manifest_type_sagemaker_takes(pushed):  # T-7
 
 
 def test_the_last_layer_is_the_model_folder_alone_and_at_most_1_mb(pushed):
-    blob = fetch(f"{pushed['blobs']}/{pushed['layers'][-1]['digest']}")
-    with tarfile.open(fileobj=io.BytesIO(blob)) as layer:
+    with tarfile.open(fileobj=io.BytesIO(pushed["last"])) as layer:
         names = [member.name for member in layer if not member.isdir()]
         size = sum(member.size for member in layer)
     assert [name for name in names if not name.startswith("opt/berth/model/")] == []

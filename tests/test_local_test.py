@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, SAMPLE
+from ahead import ahead, scratch
+from conftest import ROOT, SAMPLE, timed
 
 from local_test import growth, payloads
 from local_test.emulator import Endpoint, lay_out, serving, train
@@ -69,12 +70,10 @@ def test_the_client_names_a_file_that_is_not_there(endpoint: Endpoint) -> None:
     assert "make serve" not in done.stderr
 
 
-def test_the_account_shows_metrics_answers_and_timings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(Processes(), tmp_path / "ml", SAMPLE, FEW_ROUNDS) == 0
-    account = capsys.readouterr().out
-    assert "metric validation:rmse=" in account
-    assert account.count("  200 in ") == len(CALLS)
-    assert "== All answered ==" in account
+def test_the_account_shows_metrics_answers_and_timings(main_job: str) -> None:
+    assert "metric validation:rmse=" in main_job
+    assert main_job.count("  200 in ") == len(CALLS)
+    assert "== All answered ==" in main_job
 
 
 def test_the_account_ends_with_the_jobs_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,6 +86,7 @@ def test_a_server_that_can_not_start_is_reported_with_what_it_printed(tmp_path: 
         pass
 
 
+@timed
 def test_training_is_stopped_as_the_platform_stops_it(tmp_path: Path) -> None:
     slow = {"estimator": "mlp", "epochs": "10000", "learning_rate_init": "0.00001", "hidden_units": "1024"}
     lay_out(tmp_path, {"training": SAMPLE}, slow)
@@ -116,18 +116,28 @@ def inspect(docker: str, name: str, template: str, kind: str = "container") -> s
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_a_small_jobs_seconds_are_told_phase_by_phase(tmp_path: Path) -> None:
-    _, _, _, rows = growth.cost_of_sample(SAMPLE, tmp_path, rounds=1)
-    seconds = {what: float(told.strip("*")) for what, told in rows}
-    phases = [seconds[what] for what, _ in growth.PHASES]
-    assert all(lap > 0 for lap in phases)
-    assert sum(phases) == pytest.approx(seconds["train"], abs=0.05)
-    assert seconds["**more than the script**"] == pytest.approx(seconds["train"] - seconds["the bare script"], abs=0.02)
+@ahead
+def phases() -> dict[str, float]:
+    """The table of where a small job's seconds go."""
+    *_, rows = growth.cost_of_sample(SAMPLE, scratch(), rounds=1)
+    return {what: float(told.strip("*")) for what, told in rows}
 
 
-def test_the_growth_of_a_job_is_measured_beside_a_bare_script(tmp_path: Path) -> None:
-    row = dict(zip(growth.COLUMNS, growth.measure(2_000, "lightgbm", 1, tmp_path), strict=True))
-    assert (row["estimator"], row["rows"]) == ("lightgbm", "2,000")
-    assert 50 < float(row["bare script: MB"]) < 1_000
-    assert 50 < float(row["train: MB"]) < 1_000
-    assert float(row["with checkpoints: ratio"]) > 0
+def test_a_small_jobs_seconds_are_told_phase_by_phase(phases: dict[str, float]) -> None:
+    laps = [phases[what] for what, _ in growth.PHASES]
+    assert all(lap > 0 for lap in laps)
+    assert sum(laps) == pytest.approx(phases["train"], abs=0.05)
+    assert phases["**more than the script**"] == pytest.approx(phases["train"] - phases["the bare script"], abs=0.02)
+
+
+@ahead
+def grown() -> dict[str, str]:
+    """The row of 2,000 rows in the table of what training costs as they grow."""
+    return dict(zip(growth.COLUMNS, growth.measure(2_000, "lightgbm", 1, scratch()), strict=True))
+
+
+def test_the_growth_of_a_job_is_measured_beside_a_bare_script(grown: dict[str, str]) -> None:
+    assert (grown["estimator"], grown["rows"]) == ("lightgbm", "2,000")
+    assert 50 < float(grown["bare script: MB"]) < 1_000
+    assert 50 < float(grown["train: MB"]) < 1_000
+    assert float(grown["with checkpoints: ratio"]) > 0

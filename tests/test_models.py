@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
+from ahead import ahead, scratch
 
 from contract.errors import BerthError, NoRoom
 from local_test.emulator import Endpoint, Reply, serving
@@ -31,17 +32,17 @@ MULTI = {"SAGEMAKER_MULTI_MODEL": "true"}
 CSV, JSON = "text/csv", "application/json"
 
 
-@pytest.fixture(scope="module")
-def schemas(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+@ahead
+def schemas() -> dict[str, Path]:
     """Three models of about 1 MB, of three schemas."""
-    folders = train_schemas(tmp_path_factory.mktemp("schemas"))
+    folders = train_schemas(scratch())
     return dict(zip(("housing", "numbers", "classes"), folders, strict=True))
 
 
 @pytest.fixture(scope="module")
-def common(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Endpoint]]:
-    """An /opt/ml that holds those of all tests, and a server that most of them share."""
-    folder = tmp_path_factory.mktemp("ml")
+def common() -> Iterator[tuple[Path, Endpoint]]:
+    """An /opt/ml that holds those of all tests, on the disk of the models they link to, and a server that most tests share."""
+    folder = scratch()
     with serving(Processes(), folder, MULTI) as running:
         yield folder, running
 
@@ -434,7 +435,7 @@ def test_loads_invokes_and_unloads_at_once_end_in_right_answers_or_named_refusal
 
     def play(server: Endpoint, seed: int) -> None:
         chance = random.Random(seed)
-        deadline = time.monotonic() + 8
+        deadline = time.monotonic() + 4
         while time.monotonic() < deadline:
             name, what = chance.choice(list(names)), chance.choice(["load", "ask", "ask", "ask", "unload", "list"])
             if what == "load":

@@ -3,18 +3,20 @@
 import json
 import os
 import re
+from dataclasses import dataclass
 
 import jsonschema
 import pytest
+from ahead import ahead, scratch
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from test_metrics import FEATURES, call, make_app
-from test_yours import copy_of_the_tree
+from trees import copy_of_the_tree
 
 import contract.errors
 from contract.errors import BerthError
-from local_test.emulator import lay_out, serving, train
+from local_test.emulator import serving
 from local_test.fuzz import fuzz
-from local_test.runners import ROOT, Processes
+from local_test.runners import Processes
 from serving.openapi import BODY_ERRORS, PAGES
 from serving.predictor import load_predictor
 
@@ -169,41 +171,60 @@ def described(document, path):
 # ---- the server keeps to it
 
 
-def check_by_fuzzing(running, folder, paths=()):
-    kept, report = fuzz(running.program.url, FUZZ_EXAMPLES, folder, paths=paths)
-    assert kept, report[-8_000:]
-    assert running.ping().status == 200
-    assert "Traceback" not in running.program.output()
-    generated = re.search(r"(\d+) generated", report)
+@dataclass(frozen=True)
+class Fuzzed:
+    """What came of fuzzing a server."""
+
+    kept: bool
+    report: str
+    ping: int
+    log: str
+
+
+def fuzzed(base, environ, paths=()):
+    with serving(Processes(), base, environ) as running:
+        kept, report = fuzz(running.program.url, FUZZ_EXAMPLES, scratch(), paths=paths)
+        return Fuzzed(kept, report, running.ping().status, running.program.output())
+
+
+@ahead
+def fuzzed_numbers(trained):
+    return fuzzed(trained, {"SAGEMAKER_MODEL_SERVER_WORKERS": "2", **VERTEX})
+
+
+@ahead
+def fuzzed_classes(penguin_ml):
+    paths = ["/invocations", "/predict", "/v2/models/{model}/infer"]
+    return fuzzed(penguin_ml, {"SAGEMAKER_MODEL_SERVER_WORKERS": "1"}, paths)
+
+
+@ahead
+def fuzzed_models(trained):
+    return fuzzed(trained, {"SAGEMAKER_MULTI_MODEL": "true"})
+
+
+def assert_kept(found):
+    assert found.kept, found.report[-8_000:]
+    assert found.ping == 200
+    assert "Traceback" not in found.log
+    generated = re.search(r"(\d+) generated", found.report)
     assert generated
     assert int(generated[1]) > 200
 
 
 @pytest.mark.timeout(7_200)
-def test_the_server_keeps_its_word_under_fuzzing(trained, tmp_path):
-    with serving(Processes(), trained, {"SAGEMAKER_MODEL_SERVER_WORKERS": "2", **VERTEX}) as running:
-        check_by_fuzzing(running, tmp_path)
+def test_the_server_keeps_its_word_under_fuzzing(fuzzed_numbers):
+    assert_kept(fuzzed_numbers)
 
 
 @pytest.mark.timeout(7_200)
-def test_a_server_of_classes_categories_and_missing_cells_keeps_its_word_under_fuzzing(tmp_path):
-    import palmerpenguins
-
-    tree, base = copy_of_the_tree(tmp_path / "tree"), tmp_path / "ml"
-    (edit,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (tree / "model" / "features.py").write_text(edit)
-    palmerpenguins.load_penguins().to_csv(tree / "model" / "sample" / "penguins.csv", index=False)
-    lay_out(base, {"training": tree / "model" / "sample"}, {"estimator": "ridge"})
-    outcome = train(Processes(tree), base)
-    assert outcome.exit_code == 0, outcome.output
-    with serving(Processes(), base, {"SAGEMAKER_MODEL_SERVER_WORKERS": "1"}) as running:
-        check_by_fuzzing(running, tmp_path, ["/invocations", "/predict", "/v2/models/{model}/infer"])
+def test_a_server_of_classes_categories_and_missing_cells_keeps_its_word_under_fuzzing(fuzzed_classes):
+    assert_kept(fuzzed_classes)
 
 
 @pytest.mark.timeout(7_200)
-def test_a_multi_model_server_keeps_its_word_under_fuzzing(trained, tmp_path):
-    with serving(Processes(), trained, {"SAGEMAKER_MULTI_MODEL": "true"}) as running:
-        check_by_fuzzing(running, tmp_path)
+def test_a_multi_model_server_keeps_its_word_under_fuzzing(fuzzed_models):
+    assert_kept(fuzzed_models)
 
 
 def test_fuzzing_fails_where_a_server_breaks_its_word(trained, tmp_path):

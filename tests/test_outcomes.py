@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from ahead import ahead
+from conftest import docker_client
 
 from local_test import outcomes
 from local_test.hosting import body_memory
@@ -54,12 +56,18 @@ def test_a_large_body_costs_a_small_multiple_of_itself(base: Path) -> None:
 
 
 def test_the_start_is_measured_step_by_step(base: Path) -> None:
-    rows = re.findall(r"^\| ([^|*]+) \| (\d+) \|", start_up(base, 1), re.MULTILINE)
-    total = int(re.search(r"\*\*(\d+)\*\*", start_up(base, 1))[1])
-    assert len(rows) == 9
-    assert total > 0
+    table = start_up(base, 1)
+    assert len(re.findall(r"^\| ([^|*]+) \| (\d+) \|", table, re.MULTILINE)) == 9
+    assert int(re.search(r"\*\*(\d+)\*\*", table)[1]) > 0
 
 
-def test_container_and_image_are_measured(base: Path, image: str, docker: str) -> None:
-    assert "| as root |" in container_start(base / "model", image, docker, 1)
-    assert "**all, compressed layer by layer (gzip)**" in image_parts(image, docker)
+@ahead
+def measured_image(trained: Path, image: str) -> tuple[str, str]:
+    docker = docker_client()
+    return container_start(trained / "model", image, docker, 1), image_parts(image, docker)
+
+
+def test_container_and_image_are_measured(measured_image: tuple[str, str]) -> None:
+    start, parts = measured_image
+    assert "| as root |" in start
+    assert "**all, compressed layer by layer (gzip)**" in parts

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from trees import copy_of_the_tree
 
 from local_test.emulator import Endpoint, serving, stop
 from local_test.runners import Processes
@@ -22,7 +23,7 @@ LONG = GOOD * 10_000
 ONE_WORKER = {"SAGEMAKER_MODEL_SERVER_WORKERS": "1"}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def hurried(trained: Path) -> Iterator[Endpoint]:
     """A server of one worker that waits for nobody."""
     environ = {**ONE_WORKER, "BERTH_QUEUE_TIMEOUT": "0", "SAGEMAKER_MODEL_SERVER_TIMEOUT": "3", "BERTH_KEEPALIVE": "2"}
@@ -99,8 +100,6 @@ def test_hundreds_of_silent_clients_hold_up_nobody(endpoint: Endpoint) -> None:
 
 def test_one_connection_too_many_is_answered_503(trained: Path, tmp_path: Path) -> None:
     """The bound is 12,000 a worker; this copy of the tree has it at 20."""
-    from test_yours import copy_of_the_tree
-
     tree = copy_of_the_tree(tmp_path)
     code = tree / "serving" / "worker.py"
     code.write_text(code.read_text().replace("MAX_CONNECTIONS = 12_000", "MAX_CONNECTIONS = 20"))

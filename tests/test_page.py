@@ -86,16 +86,6 @@ def train_another(folder: Path, features: str, data: str) -> Path:
     return folder / "ml"
 
 
-@pytest.fixture(scope="module")
-def penguins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    import palmerpenguins
-
-    (edit,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    base = train_another(tmp_path_factory.mktemp("penguins"), edit, palmerpenguins.load_penguins().to_csv(index=False))
-    with serving(Processes(), base, {"SAGEMAKER_MODEL_SERVER_WORKERS": "1"}) as running:
-        yield running
-
-
 def payload_of(page: Page) -> dict:
     """The payload that the curl sample shows."""
     return json.loads(re.search(r"-d '([^']+)'", sample(page, "curl"))[1])
@@ -557,10 +547,10 @@ def runtime(penguins) -> Iterator[str]:
         server.shutdown()
 
 
-def test_the_boto3_call_runs_as_it_is_copied(entered, penguins, runtime, tmp_path, sdk_python):
+def test_the_boto3_call_runs_as_it_is_copied(entered, penguins, runtime, tmp_path):
     keys = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none", "AWS_DEFAULT_REGION": "eu-west-1"}
     script = copied(entered, "boto3")
-    output = run([str(sdk_python("sdk3")), "-c", script], tmp_path, AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME=runtime, **keys)
+    output = run([sys.executable, "-c", script], tmp_path, AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME=runtime, **keys)
     assert output.strip() == str(predicted(penguins, payload_of(entered)))
 
 

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, lacking
-from test_yours import copy_of_the_tree
+from ahead import ahead
+from conftest import ROOT, environment, lacking
 
 from contract.errors import BadSetting, BerthError, DamagedModel
-from local_test.emulator import lay_out, serving, train
+from local_test.emulator import serving
 from local_test.runners import Process, Processes
 from serving.app import App
 from serving.exchange import Request
@@ -48,39 +48,21 @@ PENGUINS = [
 INFER, PENGUIN_INFER = "/v2/models/boston-housing/infer", "/v2/models/penguins/infer"
 
 
-@pytest.fixture(scope="module")
-def penguin_ml(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An /opt/ml with a model of README's penguins: categories, missing cells, three classes."""
-    import palmerpenguins
-
-    tree = copy_of_the_tree(tmp_path_factory.mktemp("tree"))
-    (edit,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (tree / "model" / "features.py").write_text(edit)
-    palmerpenguins.load_penguins().to_csv(tree / "model" / "sample" / "penguins.csv", index=False)
-    base = tmp_path_factory.mktemp("penguins") / "ml"
-    lay_out(base, {"training": tree / "model" / "sample"}, {"estimator": "random_forest", "n_estimators": "20"})
-    outcome = train(Processes(tree), base)
-    assert outcome.exit_code == 0, outcome.output
-    return base
-
-
-@pytest.fixture(scope="module")
-def penguins(penguin_ml: Path):
-    with serving(Processes(), penguin_ml, ONE_WORKER) as running:
-        yield running
+@ahead
+def clients_python() -> Path:
+    """The Python of an environment with other platforms' clients."""
+    try:
+        return environment("clients")
+    except AssertionError:
+        lacking("the clients' environment can't be made: no package index answers")
 
 
 @pytest.fixture(scope="session")
-def clients():
+def clients(clients_python: Path):
     """A function: what a script prints, as JSON, run with other platforms' clients against an endpoint."""
-    folder = ROOT / ".venv-clients"
-    try:
-        subprocess.run([sys.executable, ROOT / ".ci" / "venv", folder, "clients"], check=True)
-    except subprocess.CalledProcessError:
-        lacking("the clients' environment can't be made: no package index answers")
 
     def run(script: str, *arguments: str) -> dict:
-        command = [folder / "bin" / "python", "-W", "ignore", "-c", script, *arguments]
+        command = [clients_python, "-W", "ignore", "-c", script, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "HOME": "/nonexistent"})
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
         return json.loads(done.stdout.splitlines()[-1])

@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
-from conftest import ROOT, SAMPLE
-
-from local_test.run import run
-from local_test.runners import Processes
+from ahead import ahead, beside, scratch
+from conftest import ROOT, docker_client
 
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -33,11 +30,10 @@ def test_the_first_screen_has_one_sentence_two_commands_and_what_they_print() ->
     assert any("/ping answered 200" in line for line in screen)
 
 
-def test_make_run_prints_what_readme_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_make_run_prints_what_readme_shows(main_job: str) -> None:
     """Digits of times aside: those are another machine's."""
     shown = re.search(r"`make run` prints.*?```\n(.*?)```", README, re.DOTALL)
-    assert run(Processes(), tmp_path / "build" / "ml", SAMPLE, {}) == 0
-    printed = _without_times(capsys.readouterr().out.replace(f"{tmp_path}/", ""))
+    printed = _without_times(main_job)
     assert shown
     assert [line for line in _without_times(shown[1]).splitlines() if line not in printed.splitlines()] == []
 
@@ -82,20 +78,25 @@ def test_decisions_are_numbered_and_at_most_ten_lines() -> None:
     assert [part.splitlines()[0] for part in parts if part.strip().count("\n") > 10] == []
 
 
-def test_a_machine_with_nothing_but_python_and_make_runs_the_main_job(docker: str, image: str, tmp_path: Path) -> None:
-    """Bare Debian: no ensurepip, no compiler, no pip. The environment is made anew inside."""
-    base = "debian:trixie-slim"
-    (tmp_path / "Dockerfile").write_text(BARE.format(base=base))
-    build = [docker, "build", "--tag", "berth-bare:test", str(tmp_path)]
-    done = subprocess.run(build, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    tree = tmp_path / "tree"
+@ahead
+def bare_machine() -> str:
+    """What `make run` prints on bare Debian: no ensurepip, no compiler, no pip. The environment is made anew inside."""
+    docker = docker_client()
+    folder = scratch()
+    (folder / "Dockerfile").write_text(BARE.format(base="debian:trixie-slim"))
+    done = beside([docker, "build", "--tag", "berth-bare:test", folder], ROOT)
+    assert done.returncode == 0, done.stdout[-2000:]
+    tree = folder / "tree"
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     for name in tracked:
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, tree / name)
-    run = [docker, "run", "--rm", "--volume", f"{tree}:/berth", "--workdir", "/berth", "berth-bare:test", "make", "run"]
-    done = subprocess.run(run, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert "== All answered ==" in done.stdout
-    assert "Python parser serves instead" in done.stdout
+    mount = ["--volume", f"{tree}:/berth", "--workdir", "/berth"]
+    done = beside([docker, "run", "--rm", *mount, "berth-bare:test", "make", "run"], ROOT)
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+def test_a_machine_with_nothing_but_python_and_make_runs_the_main_job(bare_machine: str) -> None:
+    assert "== All answered ==" in bare_machine
+    assert "Python parser serves instead" in bare_machine

@@ -648,7 +648,7 @@ def test_a_model_without_onnx_is_served_only_when_its_pickle_is_trusted(base, an
 
 def test_scikit_learn_serves_the_same_numbers_as_onnx(trained, endpoint, sample, bound):
     body = "\n".join(map(",".join, sample)).encode()
-    with serving(Processes(), trained, {"PREDICTOR": "sklearn"}) as running:
+    with serving(Processes(), trained, {"PREDICTOR": "sklearn", "SAGEMAKER_MODEL_SERVER_WORKERS": "1"}) as running:
         by_sklearn = numbers(running.invoke(body))
     assert numbers(endpoint.invoke(body)) == pytest.approx(by_sklearn, abs=bound)
 

@@ -20,7 +20,7 @@ import joblib
 import numpy as np
 import onnxruntime
 import pytest
-from conftest import MIXED, ROOT, SAMPLE
+from conftest import MIXED, ROOT, SAMPLE, timed
 from forks import Forks, busyness
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.pipeline import make_pipeline
@@ -540,6 +540,7 @@ LONG_FOLDS = {"cv_folds": "20", "max_iter": "300"}
 BOOSTING = {"max_iter": "5000"}
 
 
+@timed
 def test_a_stop_before_there_is_a_model_says_so(base: Path) -> None:
     program = _start(base, QUICK)
     _wait_for(program, "train: boston-housing")
@@ -551,6 +552,7 @@ def test_a_stop_before_there_is_a_model_says_so(base: Path) -> None:
     assert not any((base / "model").iterdir())
 
 
+@timed
 @pytest.mark.parametrize(
     ("hyperparameters", "sign", "early"),
     [
@@ -579,6 +581,7 @@ def test_a_stop_keeps_the_best_model_so_far(base: Path, hyperparameters: dict[st
     assert not (base / "output" / "failure").exists()
 
 
+@timed
 def test_a_signal_after_the_work_is_done_changes_nothing(base: Path) -> None:
     program = _start(base, QUICK)
     _wait_for(program, "model: ")
@@ -588,6 +591,7 @@ def test_a_signal_after_the_work_is_done_changes_nothing(base: Path) -> None:
     assert read_manifest(base / "model").origin["stopped_early"] is False
 
 
+@timed
 def test_the_signal_handler_is_in_place_within_0_3_s(base: Path) -> None:
     """As a process started by us it would die of the signal without a handler; as process 1 it would ignore it (T-4)."""
     program = _start(base, QUICK)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from ahead import ahead, beside, scratch
+from conftest import docker_client
+from trees import copy_of_the_tree, lay_penguins
 
 DIABETES = '''
 """The data: diabetes patients and how their disease went on."""
@@ -28,42 +30,24 @@ TARGET = Target("target", "Progression of the disease after one year")
 FOREIGN = ("housing", "MEDV", "LSTAT", "Boston")
 
 
-def copy_of_the_tree(folder: Path) -> Path:
-    """The files that git knows, with this checkout's environments linked in: the same lock makes the same ones."""
-    tracked = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    for name in tracked.stdout.splitlines():
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    for environment in ROOT.glob(".venv*"):
-        (folder / environment.name).symlink_to(environment)
-    shutil.rmtree(folder / "model" / "sample")
-    (folder / "model" / "sample").mkdir()
-    return folder
+def lay_diabetes(folder: Path) -> Path:
+    """Make a tree of scikit-learn's diabetes patients: numbers alone."""
+    from sklearn.datasets import load_diabetes
+
+    tree = copy_of_the_tree(folder)
+    (tree / "model" / "features.py").write_text(DIABETES)
+    load_diabetes(as_frame=True).frame.to_csv(tree / "model" / "sample" / "diabetes.csv", index=False)
+    return tree
 
 
 @pytest.fixture(scope="module")
 def penguins(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import palmerpenguins
-
-    tree = copy_of_the_tree(tmp_path_factory.mktemp("penguins"))
-    (edit,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert edit.count("\n") < 40
-    (tree / "model" / "features.py").write_text(edit)
-    palmerpenguins.load_penguins().to_csv(tree / "model" / "sample" / "penguins.csv", index=False)
-    return tree
+    return lay_penguins(tmp_path_factory.mktemp("penguins"))
 
 
 @pytest.fixture(scope="module")
 def diabetes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from sklearn.datasets import load_diabetes
-
-    tree = copy_of_the_tree(tmp_path_factory.mktemp("diabetes"))
-    (tree / "model" / "features.py").write_text(DIABETES)
-    load_diabetes(as_frame=True).frame.to_csv(tree / "model" / "sample" / "diabetes.csv", index=False)
-    return tree
+    return lay_diabetes(tmp_path_factory.mktemp("diabetes"))
 
 
 @pytest.fixture(params=["penguins", "diabetes"])
@@ -72,18 +56,15 @@ def tree(request: pytest.FixtureRequest) -> Path:
 
 
 def make(tree: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["make", *arguments],
-        cwd=tree,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ,
-        check=False,
-    )
+    done = beside(["make", *arguments], tree)
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
+
+
+@cache
+def made_run(tree: Path) -> str:
+    """Return what `make run` printed; what it left is in build/ml."""
+    return make(tree, "run")
 
 
 def assert_speaks_of_itself(text: str) -> None:
@@ -91,7 +72,7 @@ def assert_speaks_of_itself(text: str) -> None:
 
 
 def test_make_run_trains_and_serves_another_data_set(tree: Path) -> None:
-    output = make(tree, "run")
+    output = made_run(tree)
     assert "== All answered ==" in output
     assert_speaks_of_itself(output)
     assert_speaks_of_itself((tree / "build" / "ml" / "model" / "manifest.json").read_text())
@@ -115,22 +96,47 @@ def test_pages_speak_of_the_new_data_alone(tree: Path) -> None:
     from local_test.emulator import serving
     from local_test.runners import Processes
 
-    make(tree, "run")
+    made_run(tree)
     with serving(Processes(tree), tree / "build" / "ml") as endpoint:
         pages = endpoint.get("/").text + endpoint.get("/metadata").text
     assert_speaks_of_itself(pages)
 
 
-def test_the_image_trains_and_serves_another_data_set(tree: Path, image: str) -> None:
-    tag = f"berth-{tree.name.rstrip('0123456789')}:test"
-    make(tree, "image", f"IMAGE={tag}")
-    output = make(tree, "run-image", f"IMAGE={tag}")
-    assert "== All answered ==" in output
-    assert_speaks_of_itself(output)
+@dataclass(frozen=True)
+class Containers:
+    """What was printed where another data set was trained on and served in an image of its own."""
+
+    run: str
+    local_mode: str
 
 
-def test_local_mode_trains_and_serves_another_data_set(tree: Path, image: str, sdk_python) -> None:
-    sdk_python("sdk3"), sdk_python("sdk2")
-    tag = f"berth-{tree.name.rstrip('0123456789')}:test"
+def in_containers(lay: Callable[[Path], Path], tag: str) -> Containers:
+    docker_client()
+    tree = lay(scratch())
     make(tree, "image", f"IMAGE={tag}")
-    assert_speaks_of_itself(make(tree, "local-mode", f"IMAGE={tag}"))
+    return Containers(make(tree, "run-image", f"IMAGE={tag}"), make(tree, "local-mode", f"IMAGE={tag}"))
+
+
+@ahead
+def penguins_in_containers() -> Containers:
+    return in_containers(lay_penguins, "berth-penguins:test")
+
+
+@ahead
+def diabetes_in_containers() -> Containers:
+    return in_containers(lay_diabetes, "berth-diabetes:test")
+
+
+@pytest.fixture(params=["penguins", "diabetes"])
+def contained(request, image, sdk3_python, sdk2_python, penguins_in_containers, diabetes_in_containers) -> Containers:
+    return {"penguins": penguins_in_containers, "diabetes": diabetes_in_containers}[request.param]
+
+
+def test_the_image_trains_and_serves_another_data_set(contained: Containers) -> None:
+    assert "== All answered ==" in contained.run
+    assert_speaks_of_itself(contained.run)
+
+
+def test_local_mode_trains_and_serves_another_data_set(contained: Containers) -> None:
+    assert "transform" in contained.local_mode
+    assert_speaks_of_itself(contained.local_mode)
