@@ -214,8 +214,10 @@ def kills(count: int) -> str:
 
 def several_hosts() -> str:
     """Run every test of several hosts, the long ones too, in network namespaces."""
-    said = _pytest({"LONG": "1"}, "tests/test_distributed.py")
-    what = "2 and 3 hosts: sharded and replicated rows, hosts lost, cut off and stopped, a search shared out"
+    said = _pytest(
+        {"LONG": "1"}, "tests/test_distributed.py", "tests/test_sdk.py::test_three_containers_train_one_model_and_end_in_order"
+    )
+    what = "2 and 3 hosts: sharded and replicated rows, hosts lost, cut off and stopped, a search shared out, SDK local mode"
     return _section("Several hosts", "make soak SECTIONS=hosts", ["what", "pytest says"], [[what, said]])
 
 

@@ -161,6 +161,8 @@ def follow(job: Job, stop: Stop) -> int:
                     deadline = time.monotonic() + (POLL_S if node.poll() == 0 else LINGER_S)
                 time.sleep(POLL_S)
             code = node.poll()
+            if outcome.exists():
+                _await_the_end(node)
         print_network(job.host, before, started)
         if outcome.exists():
             return int(outcome.read_text())
@@ -173,6 +175,12 @@ def follow(job: Job, stop: Stop) -> int:
         f"The leader {job.hosts[0]} is gone: {job.host} lost its connection, or had none for {GATHER_S} s. Look at "
         f"its log, and whether the job's hosts reach each other on ports {SCHEDULER_PORT}, {WORKER_PORT} and {LIGHTGBM_PORT}."
     )
+
+
+def _await_the_end(node: Node) -> None:
+    """Wait until the worker has lost its leader: SDK local mode stops all containers when the first ends."""
+    with suppress(subprocess.TimeoutExpired):
+        node.wait(TELL_S)
 
 
 def tell_outcome(text: str) -> None:
