@@ -28,6 +28,7 @@ from local_test.emulator import lay_out, train
 from local_test.growth import growth_of_rows
 from local_test.hosting import body_memory
 from local_test.runners import ROOT, Processes, free_port
+from local_test.scale import over_hosts
 
 REQUESTS, FUZZ_INPUTS, FUZZ_EXAMPLES = 1_000_000, 1_000_000, 200
 ESTIMATORS = ("hist_gradient_boosting", "random_forest", "ridge", "mlp")
@@ -71,6 +72,7 @@ def soak(data: Path, image: str, docker: str, target: Path, only: Sequence[str] 
             "models": lambda: models(500),
             "kills": lambda: kills(50),
             "hosts": several_hosts,
+            "scale": lambda: "\n".join(_section(*table) for table in over_hosts([10_000, 100_000], Path(folder))),
             "rows": lambda: _section(*growth_of_rows([10_000, 100_000, 1_000_000, 10_000_000], Path(folder))),
         }
         if set(only) - set(sections):
