@@ -1,8 +1,8 @@
 """What a job comes to and costs as its hosts grow: 1, 2 and 3 network namespaces, which share this machine's CPUs.
 
 What holds on any machine is bytes; seconds of hosts that share CPUs show what more hosts add, not what they save.
-`python -m local_test.scale` prints both tables; `make soak SECTIONS=scale` writes them to docs/measured.md, and docs/scaling.md
-says what follows for more hosts.
+`make soak SECTIONS=scale` writes both tables to docs/measured.md, `python -m local_test.scale` prints that of the fits for any
+number of hosts, and docs/scaling.md says what follows for more of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from local_test.hosts import finish, lay
 
 HOSTS = (1, 2, 3)
 FEW, MANY, RUNS = 20, 120, 3
-"""Rounds of two jobs that are else alike: what the second sends more is what 100 rounds send. Only seconds need several runs."""
+"""Rounds of two jobs that are else alike: what the second sends more is what 100 rounds send. Seconds take several runs."""
 HELD_OUT_ROWS = 10_000
 SEARCH_S = 40
 Table: TypeAlias = tuple[str, str, Sequence[str], list[list[str]]]
@@ -48,21 +48,15 @@ class Cost:
 
 def over_hosts(sizes: Sequence[int], folder: Path) -> list[Table]:
     """Measure fits of each size, and a search on the first of them."""
-    return [growth_over_hosts(sizes, folder), searches_over_hosts(sizes[0], folder)]
+    return [fits_over_hosts(sizes, HOSTS, RUNS, folder), searches_over_hosts(sizes[0], folder)]
 
 
-def growth_over_hosts(sizes: Sequence[int], folder: Path) -> Table:
-    """Measure LightGBM's fits over each number of hosts."""
+def fits_over_hosts(sizes: Sequence[int], hosts: Sequence[int], runs: int, folder: Path) -> Table:
+    """Measure LightGBM's fits of each size over each number of hosts."""
     title = f"LightGBM over several hosts: {MANY} rounds, 6 features, 15 leaves, {HELD_OUT_ROWS:,} rows held out"
-    columns = [
-        "rows",
-        "hosts",
-        "validation:rmse",
-        "fit: s, median of 3 (least to most)",
-        "sent by a host: MB",
-        "a host and round: kB",
-    ]
-    return title, "make soak SECTIONS=scale", columns, [_fits(rows, hosts, folder) for rows in sizes for hosts in HOSTS]
+    seconds = f"fit: s, median of {runs} (least to most)"
+    columns = ["rows", "hosts", "validation:rmse", seconds, "sent by a host: MB", "a host and round: kB"]
+    return title, "make soak SECTIONS=scale", columns, [_fits(rows, count, runs, folder) for rows in sizes for count in hosts]
 
 
 def searches_over_hosts(rows: int, folder: Path) -> Table:
@@ -72,11 +66,11 @@ def searches_over_hosts(rows: int, folder: Path) -> Table:
     return title, "make soak SECTIONS=scale", columns, [_search(rows, hosts, folder) for hosts in HOSTS]
 
 
-def _fits(rows: int, hosts: int, folder: Path) -> list[str]:
-    few, *runs = (
-        _job(rows, hosts, folder, {"estimator": "lightgbm", "max_iter": str(rounds)}) for rounds in (FEW, *[MANY] * RUNS)
+def _fits(rows: int, hosts: int, runs: int, folder: Path) -> list[str]:
+    few, *repeats = (
+        _job(rows, hosts, folder, {"estimator": "lightgbm", "max_iter": str(rounds)}) for rounds in (FEW, *[MANY] * runs)
     )
-    many, seconds = runs[0], [run.seconds for run in runs]
+    many, seconds = repeats[0], [job.seconds for job in repeats]
     per_round = [(more - fewer) / (MANY - FEW) for fewer, more in zip(few.sent, many.sent, strict=True)]
     return [
         f"{rows:,}",
@@ -116,14 +110,15 @@ def _job(rows: int, hosts: int, folder: Path, knobs: Mapping[str, str]) -> Cost:
 
 
 def main() -> int:
-    """Print the tables for the rows asked for."""
+    """Print the table of fits for the rows and hosts asked for."""
     parser = argparse.ArgumentParser(prog="python -m local_test.scale", description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--hosts", type=int, nargs="+", default=HOSTS)
+    parser.add_argument("--runs", type=int, default=RUNS)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="berth-scale-") as folder:
-        tables = over_hosts(arguments.rows, Path(folder))
-    for _, _, columns, rows in tables:
-        print("\n".join("| " + " | ".join(row) + " |" for row in [columns, ["---"] * len(columns), *rows]), "\n")
+        _, _, columns, rows = fits_over_hosts(arguments.rows, arguments.hosts, arguments.runs, Path(folder))
+    print("\n".join("| " + " | ".join(row) + " |" for row in [columns, ["---"] * len(columns), *rows]))
     return 0
 
 

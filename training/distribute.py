@@ -163,10 +163,8 @@ def fit(cluster: Cluster, declaration: Declaration, values: Mapping[str, Any], s
     known: Any = labels or [0.0, 0.0]
     pipeline.fit(np.zeros((len(known), matrix.shape[1]), np.float32), np.array(known))
     pipeline[-1]._Booster = distributed.booster_
-    seconds = time.monotonic() - started
-    print(
-        f"fit: {values['max_iter']} of {values['max_iter']} rounds on {len(spread.shards)} hosts in {seconds:.1f} s", flush=True
-    )
+    rounds, seconds = values["max_iter"], time.monotonic() - started
+    print(f"fit: {rounds} of {rounds} rounds on {len(spread.shards)} hosts in {seconds:.1f} s", flush=True)
     return Fitted(pipeline, False, 0)
 
 
