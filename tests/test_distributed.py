@@ -26,6 +26,7 @@ from contract.errors import AlgorithmError, BadData, UserError
 from contract.hyperparameters import parse_hyperparameters
 from contract.job import Channel, Job
 from local_test.hosts import Host, cut_off, finish, lay, missing, running, worker_of
+from local_test.scale import fits_over_hosts
 from model import DECLARATION
 from model.metrics import measure
 from model.pipeline import build_pipeline
@@ -204,6 +205,14 @@ def test_the_same_job_on_the_same_hosts_ends_in_the_same_model(replicated, tmp_p
         [(job[0].base / "model" / name).read_bytes() for name in ("model.onnx", "model.joblib")] for job in (first, hosts)
     ]
     assert models[0] == models[1]
+
+
+@long
+def test_what_hosts_send_a_round_does_not_grow_with_the_rows(spaces, tmp_path):
+    _, _, columns, rows = fits_over_hosts([5_000, 20_000], [2], 1, tmp_path)
+    few, many = ([float(count) for count in row[columns.index("a host and round: kB")].split(", ")] for row in rows)
+    assert min(few) > 10
+    assert many == pytest.approx(few, rel=0.1)
 
 
 @long
