@@ -97,15 +97,22 @@ def missing() -> str:
 
 
 def lay(
-    folder: Path, sources: Sequence[Path], knobs: Mapping[str, str], *, sharded: bool = False, root: Path = ROOT
+    folder: Path,
+    sources: Sequence[Path],
+    knobs: Mapping[str, str],
+    *,
+    held_out: Path | None = None,
+    sharded: bool = False,
+    root: Path = ROOT,
 ) -> list[Host]:
     """Return hosts with what the platform gives each of them: one source of the training channel a host."""
+    validation = {"validation": held_out} if held_out else {}
     job = f"{os.getpid()}-{next(JOBS)}"
     hosts = [Host(index, folder / f"host{index}", job, root) for index in range(len(sources))]
     names = [host.address for host in hosts]
     distribution = {"training": {"S3DistributionType": "ShardedByS3Key" if sharded else "FullyReplicated"}}
     for host, source in zip(hosts, sources, strict=True):
-        lay_out(host.base, {"training": source}, knobs, distribution)
+        lay_out(host.base, {"training": source, **validation}, knobs, distribution)
         resources = {"current_host": host.address, "hosts": names}
         (host.base / "input" / "config" / "resourceconfig.json").write_text(json.dumps(resources))
     return hosts

@@ -30,14 +30,11 @@ def told(title: str, command: str, text: str) -> str:
 
 
 def put(target: Path, sections: Sequence[str]) -> None:
-    """Write sections over those of the same title; others stay as they are."""
-    kept = re.split(r"^(?=## )", target.read_text(), flags=re.MULTILINE)[1:] if target.exists() else []
-    by_title = {_title(text): text.rstrip() + "\n" for text in (*kept, *sections)}
+    """Write sections, each of one table or more, over those of the same titles; others stay as they are."""
+    everything = "\n".join([target.read_text() if target.exists() else "", *sections])
+    _, *parts = re.split(r"^(?=## )", everything, flags=re.MULTILINE)
+    by_title = {text.splitlines()[0]: text.rstrip() + "\n" for text in parts}
     write_text(target, "\n".join([HEADING, *by_title.values()]))
-
-
-def _title(text: str) -> str:
-    return text.splitlines()[0]
 
 
 def _commit() -> str:

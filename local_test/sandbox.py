@@ -18,14 +18,14 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from local_test.sdk import REGION, Account, Job, LocalModeError
+from local_test.sdk import REGION, Account, End, Job, LocalModeError
 
 TIMEOUT_S = 900
 LOG_LINES = 40
@@ -57,6 +57,7 @@ def parse_options(description: str | None) -> argparse.Namespace:
     parser.add_argument("--image", required=True, help="the image to train and serve, as `docker images` names it")
     parser.add_argument("--data", required=True, type=Path, help="a folder of CSV files")
     parser.add_argument("--hyperparameter", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
+    parser.add_argument("--hosts", type=int, default=2, help="of the fit over several containers (SDK 2 alone)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the account there")
     options = parser.parse_args()
     if not any(options.data.glob("*.csv")):
@@ -136,7 +137,8 @@ def work(rehearse: Callable[[Job], None], options: argparse.Namespace, root: Pat
     result: dict[str, Any] = {"image": options.image, "python": sys.version.split()[0], "steps": account.steps}
     names = watch_lookups()
     try:
-        rehearse(Job(options.image, root / "data", root, options.hyperparameter, free_port(), account))
+        data, port = root / "data", free_port()
+        rehearse(Job(options.image, data, root, options.hyperparameter, options.hosts, port, account))
         with account.step("stay on this machine: no credentials, no telemetry") as facts:
             facts["names looked up"] = ", ".join(sorted(names)) or "none"
             if not names <= LOCAL_NAMES:
@@ -215,6 +217,16 @@ def containers(root: Path) -> list[str]:
     listed = docker("ps", "--all", "--filter=label=com.docker.compose.project", f"--format={form}").stdout
     pairs = (line.partition(" ") for line in listed.splitlines())
     return [name for name, _, folder in pairs if folder.startswith(str(root))]
+
+
+def ends_of(hosts: Iterable[str]) -> dict[str, End]:
+    """Return how the containers of these hosts ended, by the names that local mode gives them."""
+    ends = {}
+    for host in hosts:
+        name = docker("ps", "--all", "--quiet", f"--filter=label=com.docker.compose.service={host}").stdout.strip()
+        code, moment = docker("inspect", "--format", "{{.State.ExitCode}} {{.State.FinishedAt}}", name).stdout.split()
+        ends[host] = End(int(code), moment.rstrip("Z").ljust(29, "0"), "\nmodel: " in docker("logs", name).stdout)
+    return ends
 
 
 def docker(*arguments: str) -> subprocess.CompletedProcess[str]:

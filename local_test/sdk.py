@@ -18,7 +18,10 @@ from local_test import payloads
 
 REGION = "us-east-1"  # L-2: the SDK wants a Region, no credentials
 ROLE = "arn:aws:iam::111122223333:role/local"  # L-3: a full ARN; a bare name would be looked up in IAM
-CHANNEL = "training"
+CHANNEL, HELD_OUT = "training", "validation"
+HELD_OUT_EACH = 5
+SCORE_BOUND = 0.25
+"""How far several hosts may be off the score of one, as a share of it: 102 rows of the sample are as noisy as that."""
 
 Untyped: TypeAlias = Any
 """What JSON holds, or an object of the SDK's, which has no types worth naming."""
@@ -58,6 +61,8 @@ class Job:
     root: Path
     """Everything the SDK and the containers write is below it."""
     hyperparameters: dict[str, str]
+    hosts: int
+    """How many containers the fit over several hosts takes."""
     port: int
     account: Account
 
@@ -141,14 +146,62 @@ def is_near(found: str | float, expected: float, tolerance: float) -> bool:
 
 
 def read_manifest(model: Path) -> dict[str, Any]:
-    """Return the manifest inside a `model.tar.gz`."""
+    """Return the manifest inside a `model.tar.gz`. A job goes on without its report: only the manifest tells."""
     with tarfile.open(model) as archive:
         names = archive.getnames()
         if "manifest.json" not in names:
             raise LocalModeError(f"model.tar.gz has no manifest.json; it has: {', '.join(names)}. Did `train` end well?")
         file = archive.extractfile("manifest.json")
         manifest: dict[str, Any] = json.load(file)  # type: ignore[arg-type]
-        return manifest
+    if not manifest["report"]["drawn"]:
+        raise LocalModeError(f"The report is not drawn: {manifest['report']['why']}")
+    return manifest
+
+
+def split_rows(job: Job) -> tuple[Path, Path]:
+    """Deal the data's rows out to two folders, each fifth held out; return both. Whoever trains on them measures alike."""
+    training, held_out = job.folder(CHANNEL), job.folder(HELD_OUT)
+    for path in job.data.glob("*.csv"):
+        with path.open(newline="") as file:
+            header, *rows = list(csv.reader(file))
+        parts = {held_out: rows[::HELD_OUT_EACH], training: [row for n, row in enumerate(rows) if n % HELD_OUT_EACH]}
+        for folder, part in parts.items():
+            with (folder / path.name).open("w", newline="") as file:
+                csv.writer(file).writerows([header, *part])
+    return training, held_out
+
+
+@dataclass(frozen=True)
+class End:
+    """How a host's container ended."""
+
+    exit_code: int
+    moment: str
+    """In Docker's form, such as `2026-11-25T08:00:00.123456789Z`: what is later sorts later."""
+    wrote: bool
+    """Whether its log says that it has written the model."""
+
+
+def check_ends(ends: Mapping[str, End]) -> str:
+    """Check the containers of a job, its leader first: all ended well, the leader alone wrote (T-34) and ended first."""
+    (leader, first), *others = ends.items()
+    for host, end in ends.items():
+        if end.exit_code:
+            raise LocalModeError(f"The container {host} ended with exit code {end.exit_code}.")
+        if end.wrote != (host == leader):
+            raise LocalModeError(f"The container {host} says that it wrote a model: {end.wrote}; {leader} alone must.")
+    for host, end in others:
+        if end.moment < first.moment:  # compose then stops the leader, wherever it is
+            raise LocalModeError(f"The container {host} ended at {end.moment}, before its leader did at {first.moment}.")
+    return f"all with exit code 0, {leader} first, which alone wrote"
+
+
+def check_scores(several: Mapping[str, float], one: Mapping[str, float]) -> str:
+    """Compare the first metric over the held-out rows: each host's rows are binned by themselves, so it differs a little."""
+    name = next(name for name in one if name.startswith(HELD_OUT))
+    if abs(several[name] - one[name]) > SCORE_BOUND * abs(one[name]):
+        raise LocalModeError(f"Several hosts come to {name} {several[name]:.4g}, one to {one[name]:.4g}: that is too far off.")
+    return f"{name} {several[name]:.4g}, on one host {one[name]:.4g}"
 
 
 def write_batch(job: Job, manifest: dict[str, Any], name: str, copies: int) -> tuple[Path, list[Any]]:

@@ -5,6 +5,8 @@ Run it in the environment of the lock's section `sdk2`; the first thing that is 
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,30 +23,44 @@ def rehearse(job: sdk.Job) -> None:
         session = LocalSession(boto_session=boto3.Session(region_name=sdk.REGION))
         session.config = job.local_config()
         facts["sdk"] = f"sagemaker {version('sagemaker')}"
-    estimator, manifest = fit(job, session)
+    channels = dict(zip((sdk.CHANNEL, sdk.HELD_OUT), sdk.split_rows(job), strict=True))
+    estimator, manifest = fit(job, session, channels)
     deploy(job, estimator, manifest)
     transform(job, estimator, manifest)
+    fit_on_several_hosts(job, session, channels, manifest)
 
 
-def fit(job: sdk.Job, session: sdk.Untyped) -> tuple[sdk.Untyped, dict[str, Any]]:
+def fit(job: sdk.Job, session: sdk.Untyped, channels: Mapping[str, Path]) -> tuple[sdk.Untyped, dict[str, Any]]:
     """Fit an `Estimator` on one host; return it and its model's manifest."""
     with job.account.step("fit an Estimator") as facts:
-        from sagemaker.estimator import Estimator
-        from sagemaker.inputs import TrainingInput
-
-        estimator = Estimator(
-            image_uri=job.image,
-            role=sdk.ROLE,
-            instance_count=1,
-            instance_type="local",
-            sagemaker_session=session,
-            output_path=f"file://{job.folder('output')}",  # L-3: without it the SDK asks STS for a bucket
-            hyperparameters=job.hyperparameters,
-        )
-        estimator.fit({sdk.CHANNEL: TrainingInput(f"file://{job.data}", content_type="text/csv")})
-        model = Path(estimator.model_data.removeprefix("file://"))
+        estimator = fit_estimator(job, session, channels)
+        model = model_of(estimator)
         facts["model"] = model.name
         return estimator, sdk.read_manifest(model)
+
+
+def fit_estimator(job: sdk.Job, session: sdk.Untyped, channels: Mapping[str, Path], hosts: int = 1) -> sdk.Untyped:
+    """Return an `Estimator` that has been fitted on so many hosts, each a container of its own."""
+    from sagemaker.estimator import Estimator
+    from sagemaker.inputs import TrainingInput
+
+    estimator = Estimator(
+        image_uri=job.image,
+        role=sdk.ROLE,
+        instance_count=hosts,
+        instance_type="local",
+        sagemaker_session=session,
+        output_path="file://" + tempfile.mkdtemp(dir=job.root),  # L-3: without it the SDK asks STS for a bucket
+        hyperparameters={"estimator": "lightgbm", **job.hyperparameters},
+        environment={"OMP_NUM_THREADS": "1"},  # else each host's container takes this machine for its own
+    )
+    estimator.fit({name: TrainingInput(f"file://{folder}", content_type="text/csv") for name, folder in channels.items()})
+    return estimator
+
+
+def model_of(estimator: sdk.Untyped) -> Path:
+    """Return where a fit left its `model.tar.gz`."""
+    return Path(estimator.model_data.removeprefix("file://"))
 
 
 def deploy(job: sdk.Job, estimator: sdk.Untyped, manifest: dict[str, Any]) -> None:
@@ -73,6 +89,15 @@ def transform(job: sdk.Job, estimator: sdk.Untyped, manifest: dict[str, Any]) ->
         # L-9: with wait=True it asks CloudWatch for logs, after the output is written, and raises NoCredentialsError.
         transformer.transform(f"file://{folder}", content_type="text/csv", split_type="Line", wait=False)
         facts["records"] = sdk.check_batch(output, expected)
+
+
+def fit_on_several_hosts(job: sdk.Job, session: sdk.Untyped, channels: Mapping[str, Path], alone: dict[str, Any]) -> None:
+    """Fit on several hosts what one was fitted on: the containers end in order, and the model is as good."""
+    with job.account.step(f"fit an Estimator on {job.hosts} hosts") as facts:
+        manifest = sdk.read_manifest(model_of(fit_estimator(job, session, channels, job.hosts)))
+        facts["rows"] = manifest["data"]["hosts"]
+        facts["containers"] = sdk.check_ends(sandbox.ends_of(facts["rows"]))
+        facts["measured"] = sdk.check_scores(manifest["metrics"], alone["metrics"])
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from local_test.growth import cost_of_sample, growth_of_rows
 from local_test.hosting import body_memory
 from local_test.measured import put, section, told
 from local_test.runners import ROOT, Processes, free_port
+from local_test.scale import over_hosts
 from local_test.stops import kills, pytest_says, stops_of_rows
 
 REQUESTS, FUZZ_INPUTS, FUZZ_EXAMPLES = 1_000_000, 1_000_000, 200
@@ -74,6 +75,7 @@ def soak(data: Path, image: str, docker: str, target: Path, only: Sequence[str] 
             "hosts": several_hosts,
             "sample": lambda: section(*cost_of_sample(data, Path(folder))),
             "rows": lambda: section(*growth_of_rows([10_000, 100_000, 1_000_000, 10_000_000], Path(folder))),
+            "scale": lambda: "\n".join(section(*table) for table in over_hosts([10_000, 100_000], Path(folder))),
         }
         if set(only) - set(sections):
             print(f"SECTIONS takes: {' '.join(sections)}", file=sys.stderr)
@@ -209,8 +211,10 @@ def fuzzing(inputs: int, examples: int) -> str:
 
 def several_hosts() -> str:
     """Run every test of several hosts, the long ones too, in network namespaces."""
-    said = _pytest({"LONG": "1"}, "tests/test_distributed.py")
-    what = "2 and 3 hosts: sharded and replicated rows, hosts lost, cut off and stopped, a search shared out"
+    said = _pytest(
+        {"LONG": "1"}, "tests/test_distributed.py", "tests/test_sdk.py::test_three_containers_train_one_model_and_end_in_order"
+    )
+    what = "2 and 3 hosts: sharded and replicated rows, hosts lost, cut off and stopped, a search shared out, SDK local mode"
     return section("Several hosts", "make soak SECTIONS=hosts", ["what", "pytest says"], [[what, said]])
 
 

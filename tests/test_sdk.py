@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import long
 
 from local_test import sandbox, sdk
 
@@ -33,6 +35,7 @@ STEPS = {
         *INVOKE,
         "delete the endpoint",
         "transform, split_type and assemble_with Line",
+        "fit an Estimator on 2 hosts",
         "stay on this machine: no credentials, no telemetry",
     ],
 }
@@ -110,6 +113,17 @@ def test_nothing_is_left_after_a_run(account, docker, before):
     assert local_mode(docker) <= before
 
 
+@long
+@pytest.mark.parametrize("generation", ["sdk2"], indirect=True)
+def test_three_containers_train_one_model_and_end_in_order(command, docker, tmp_path, before):
+    file = tmp_path / "account.json"
+    done = run(command, "--data", "model/sample", "--hosts", "3", "--json", str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    several = next(step for step in json.loads(file.read_text())["steps"] if step["step"] == "fit an Estimator on 3 hosts")
+    assert len(several["rows"]) == 3
+    assert local_mode(docker) <= before
+
+
 def test_data_that_cannot_be_trained_on_ends_the_script_at_that_step_and_leaves_nothing(
     command, generation, docker, tmp_path, before
 ):
@@ -155,6 +169,34 @@ def test_predictions_like_the_manifests_are_right(found, expected):
 def test_other_predictions_are_named(found, expected, message):
     with pytest.raises(sdk.LocalModeError, match=message):
         sdk.check_predictions(found, expected, "answer")
+
+
+FIRST = sdk.End(0, "2026-11-25T08:00:00.100000000", True)
+AFTER = sdk.End(0, "2026-11-25T08:00:00.300000000", False)
+
+
+def test_a_leader_that_wrote_and_ended_first_is_right():
+    assert sdk.check_ends({"algo-1": FIRST, "algo-2": AFTER}).startswith("all with exit code 0, algo-1 first")
+
+
+@pytest.mark.parametrize(
+    ("leader", "other", "message"),
+    [
+        pytest.param(FIRST, replace(AFTER, exit_code=137), "algo-2 ended with exit code 137", id="killed"),
+        pytest.param(FIRST, replace(AFTER, wrote=True), "algo-2 says that it wrote a model: True", id="both wrote"),
+        pytest.param(replace(FIRST, wrote=False), AFTER, "algo-1 says that it wrote a model: False", id="nobody wrote"),
+        pytest.param(FIRST, replace(AFTER, moment=FIRST.moment[:-10] + ".0"), "before its leader", id="another order"),
+    ],
+)
+def test_containers_that_end_otherwise_are_named(leader, other, message):
+    with pytest.raises(sdk.LocalModeError, match=message):
+        sdk.check_ends({"algo-1": leader, "algo-2": other})
+
+
+def test_several_hosts_scores_are_held_against_that_of_one():
+    assert "on one host 4" in sdk.check_scores({"validation:rmse": 4.5}, {"train:rmse": 1.0, "validation:rmse": 4.0})
+    with pytest.raises(sdk.LocalModeError, match=r"rmse 9.*one to .*rmse 4"):
+        sdk.check_scores({"validation:rmse": 9.2}, {"validation:rmse": 4.0})
 
 
 @pytest.mark.parametrize("text", ["1\n\n2\n", "1\n2\n\n"], ids=["between answers", "at the end"])

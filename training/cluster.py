@@ -39,8 +39,8 @@ POLL_S = 0.2
 OUTCOME = "BERTH_OUTCOME"
 DONE = "0"
 
-# No page of Dask's is served. A silent peer is given up after 20 s by TCP, after 60 s by missed heartbeats; a task whose worker
-# is lost is not tried elsewhere, since its rows are not there.
+# What the job's environment sets of these stands. No page of Dask's is served. A silent peer is given up after 20 s by TCP,
+# after 60 s by missed heartbeats; a task whose worker is lost is not tried elsewhere, since its rows are not there.
 DASK = {
     "DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES": "[]",
     "DASK_DISTRIBUTED__WORKER__HTTP__ROUTES": "[]",
@@ -125,6 +125,8 @@ def lead(job: Job, stop: Stop) -> Iterator[Cluster]:
     with ExitStack() as nodes:
         nodes.enter_context(_node("scheduler", ["--port", str(SCHEDULER_PORT), *_listen(own)]))
         nodes.enter_context(_worker(job, addresses, {}))
+        import training.together  # noqa: F401  # while the others come: two seconds that nobody waits for
+
         client = nodes.enter_context(_client(own, stop))
         workers = {host: f"tcp://{address}:{WORKER_PORT}" for host, address in addresses.items()}
         cluster = Cluster(client, workers, stop)
@@ -154,13 +156,10 @@ def follow(job: Job, stop: Stop) -> int:
     with tempfile.TemporaryDirectory(prefix="berth-") as folder:
         outcome = Path(folder) / "outcome"
         with _worker(job, addresses, {OUTCOME: str(outcome)}) as node:
-            deadline = float("inf")
-            while not outcome.exists() and time.monotonic() < deadline:
-                if deadline == float("inf") and (stop.requested or node.poll() is not None):
-                    # A worker that ends well has lost its leader, whose word would have come before.
-                    deadline = time.monotonic() + (POLL_S if node.poll() == 0 else LINGER_S)
-                time.sleep(POLL_S)
+            _await_word(outcome, node, addresses[job.hosts[0]], stop)
             code = node.poll()
+            if outcome.exists():
+                _await_the_end(node)
         print_network(job.host, before, started)
         if outcome.exists():
             return int(outcome.read_text())
@@ -175,6 +174,33 @@ def follow(job: Job, stop: Stop) -> int:
     )
 
 
+def _await_word(outcome: Path, node: Node, leader: str, stop: Stop) -> None:
+    """Wait until the leader has said how the job ended, or can't any more.
+
+    A host whose worker has died hears nothing, but stays while the leader is there: that one must end first, with the reason.
+    """
+    deadline = float("inf")
+    while not outcome.exists() and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+        if node.poll() is not None and not _listens(leader):
+            return
+        if deadline == float("inf") and (stop.requested or node.poll() is not None):
+            deadline = time.monotonic() + LINGER_S
+
+
+def _listens(address: str) -> bool:
+    """Say whether Dask's scheduler takes connections there."""
+    with suppress(OSError), socket.create_connection((address, SCHEDULER_PORT), timeout=1):
+        return True
+    return False
+
+
+def _await_the_end(node: Node) -> None:
+    """Wait until the worker has lost its leader: SDK local mode stops all containers when the first ends."""
+    with suppress(subprocess.TimeoutExpired):
+        node.wait(TELL_S)
+
+
 def tell_outcome(text: str) -> None:
     """Leave the leader's word for `follow`; runs in a worker."""
     if path := os.environ.get(OUTCOME):
@@ -185,8 +211,9 @@ def _worker(job: Job, addresses: Mapping[str, str], environ: Mapping[str, str]) 
     own = addresses[job.host]
     leader = f"tcp://{addresses[job.hosts[0]]}:{SCHEDULER_PORT}"
     words = [leader, *_listen(own), "--worker-port", str(WORKER_PORT), "--name", job.host, "--death-timeout", str(GATHER_S)]
+    libraries = ["--preload", "training.distribute"]  # likewise, before there is anything to do
     sizes = ["--nworkers", "1", "--nthreads", str(cpus()), "--memory-limit", "0", "--no-nanny"]
-    return _node("worker", [*words, *sizes, "--local-directory", tempfile.gettempdir()], environ)
+    return _node("worker", [*words, *libraries, *sizes, "--local-directory", tempfile.gettempdir()], environ)
 
 
 def _listen(address: str) -> list[str]:
@@ -200,7 +227,8 @@ def _node(kind: str, words: Sequence[str], environ: Mapping[str, str] | None = N
     root = str(Path(__file__).resolve().parent.parent)
     process = subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", f"distributed.cli.dask_{kind}", *words],
-        env={**os.environ, **DASK, **(environ or {}), "PYTHONPATH": root},
+        env={**DASK, **os.environ, **(environ or {}), "PYTHONPATH": root},
+        cwd=root,  # which `-m` puts first on the path
         preexec_fn=_become_a_node,
     )
     try:
@@ -218,14 +246,13 @@ def _become_a_node() -> None:
 
 @contextmanager
 def _client(address: str, stop: Stop) -> Iterator[Any]:
-    os.environ.update(DASK)  # read at the import
+    for name, value in DASK.items():  # read at the import
+        os.environ.setdefault(name, value)
     distributed: Any = importlib.import_module("distributed")  # with it comes what only several hosts need
 
     deadline = time.monotonic() + GATHER_S
-    while True:
+    while not _listens(address):
         stop.check("starting Dask's scheduler")
-        with suppress(OSError), socket.create_connection((address, SCHEDULER_PORT), timeout=1):
-            break
         if time.monotonic() > deadline:
             raise AlgorithmError(f"Dask's scheduler did not start on {address}:{SCHEDULER_PORT}; the log has its reason.")
         time.sleep(POLL_S)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -151,6 +152,7 @@ def fit(cluster: Cluster, declaration: Declaration, values: Mapping[str, Any], s
     # Each host's worker has as many threads as its container grants, and LightGBM says that it passes over ours.
     warnings.filterwarnings("ignore", "Parameter n_jobs will be ignored")
     distributed = DaskLGBMRegressor(client=cluster.client, **parameters)
+    started = time.monotonic()
     try:
         cluster.run("fitting", lambda: distributed.fit(matrix, target))
     except BerthError:
@@ -161,7 +163,8 @@ def fit(cluster: Cluster, declaration: Declaration, values: Mapping[str, Any], s
     known: Any = labels or [0.0, 0.0]
     pipeline.fit(np.zeros((len(known), matrix.shape[1]), np.float32), np.array(known))
     pipeline[-1]._Booster = distributed.booster_
-    print(f"fit: {values['max_iter']} of {values['max_iter']} rounds, on {len(spread.shards)} hosts", flush=True)
+    rounds, seconds = values["max_iter"], time.monotonic() - started
+    print(f"fit: {rounds} of {rounds} rounds on {len(spread.shards)} hosts in {seconds:.1f} s", flush=True)
     return Fitted(pipeline, False, 0)
 
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
 
 import joblib
+from joblib._dask import DaskDistributedBackend
+from joblib._utils import _TracebackCapturingWrapper
 
 from contract.declaration import Declaration
 from contract.errors import UserError
@@ -104,5 +107,27 @@ def look(cluster: Cluster, arguments: tuple[Any, ...], hear: Tell, stop: Stop, s
 
 def _on_workers(work: Callable[..., T], *arguments: Any) -> T:
     """Return what work comes to whose parallel parts joblib gives to the cluster; the context is of this thread alone."""
-    with joblib.parallel_config(backend="dask"):
+    with joblib.parallel_config(backend=_Backend()):
         return work(*arguments)
+
+
+class _Backend(DaskDistributedBackend):  # type: ignore[misc]  # joblib has no types
+    """joblib's own, which (1.6) waits for ever for calls that can't be sent, and for a task that fails outside of its calls."""
+
+    def submit(self, func: Any, callback: Callable[[Any], None]) -> Any:
+        """Send some calls to a worker; `callback` hears what came of them, an error too, which joblib then raises."""
+        answer: Future[Any] = Future()
+        answer.add_done_callback(lambda done: callback(error) if (error := done.exception()) else None)
+
+        async def send() -> None:
+            try:
+                batch, calls = await self._to_func_args(func)
+                task = self.client.submit(_TracebackCapturingWrapper(batch), tasks=calls, pure=False)
+            except Exception as error:
+                answer.set_exception(error.__cause__ or error)  # Dask's own names no more than the class of its graph
+            else:
+                self._callbacks[task], self._results[task] = callback, answer
+                self.waiting_futures.add(task)
+
+        self.client.loop.add_callback(send)
+        return answer
