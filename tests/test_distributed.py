@@ -335,7 +335,7 @@ def test_scikit_learns_estimators_refuse_rows_that_are_spread():
 def test_a_host_that_is_cut_off_is_named_in_time_and_ends_too(spaces, tmp_path):
     with fitting(tmp_path) as (hosts, programs):
         cut_off(hosts[1])
-        assert [program.wait(60) for program in programs] == [2, 2]
+        assert [program.wait(90) for program in programs] == [2, 2]
     assert hosts[0].failure.startswith(f"AlgorithmError: Lost host {hosts[1].address} while fitting")
     assert hosts[1].failure.startswith(f"AlgorithmError: The leader {hosts[0].address} is gone")
 
