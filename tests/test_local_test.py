@@ -139,5 +139,5 @@ def grown() -> dict[str, str]:
 def test_the_growth_of_a_job_is_measured_beside_a_bare_script(grown: dict[str, str]) -> None:
     assert (grown["estimator"], grown["rows"]) == ("lightgbm", "2,000")
     assert 50 < float(grown["bare script: MB"]) < 1_000
-    assert 50 < float(grown["train: MB"]) < 1_000
+    assert 50 < float(grown["train: MB"]) <= float(grown["foretold: MB"])
     assert float(grown["with checkpoints: ratio"]) > 0
