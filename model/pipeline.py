@@ -93,7 +93,6 @@ def _lightgbm(values: Values) -> Values:
         "n_estimators": values["max_iter"],
         "num_leaves": values["max_leaf_nodes"],
         "min_child_samples": values["min_samples_leaf"],
-        "min_child_weight": 0.0,  # by default LightGBM refuses leaves of too sure rows as well
         "reg_lambda": values["l2_regularization"],
         "subsample": values["row_fraction"],
         "subsample_freq": 1 if values["row_fraction"] < 1 else 0,

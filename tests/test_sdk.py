@@ -195,7 +195,7 @@ def test_containers_that_end_otherwise_are_named(leader, other, message):
 
 def test_several_hosts_scores_are_held_against_that_of_one():
     assert "on one host 4" in sdk.check_scores({"validation:rmse": 4.5}, {"train:rmse": 1.0, "validation:rmse": 4.0})
-    with pytest.raises(sdk.LocalModeError, match=r"rmse 9.*one to .*rmse 4"):
+    with pytest.raises(sdk.LocalModeError, match=r"rmse 9.*one to 4"):
         sdk.check_scores({"validation:rmse": 9.2}, {"validation:rmse": 4.0})
 
 

@@ -87,7 +87,7 @@ def test_penguins_are_told_apart_with_missing_cells_and_text_categories(penguins
     assert manifest["ranges"]["sex"]["missing"] > 0
 
 
-@pytest.mark.parametrize("estimator", ["random_forest", "ridge", "mlp"])
+@pytest.mark.parametrize("estimator", ["random_forest", "ridge", "mlp", "lightgbm"])
 def test_every_estimator_takes_categories_missing_cells_and_classes(penguins: Path, estimator: str) -> None:
     assert "== All answered ==" in make(penguins, "run", f"HYPERPARAMETERS=estimator={estimator}")
 

@@ -65,6 +65,7 @@ def _decode(tell: Tell, source: Source, declaration: Declaration) -> None:
         for values in _values(source, declaration):
             tell(values)
     except BerthError as error:
+        error.__cause__ = error.__context__ = None  # who has loaded Dask pickles these too, and a panic can't be
         tell(error)
 
 
