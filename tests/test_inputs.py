@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import MIXED, ROOT, SAMPLE
+from tblib import pickling_support
 
 from contract.declaration import Declaration, Feature, Target
 from contract.errors import BadChannel, BadData, SchemaMismatch, Stopped
@@ -294,6 +295,7 @@ WHOLE = _parquet(COLUMNS)
     ],
 )
 def test_parquet_that_cannot_be_used_is_named(tmp_path: Path, content: bytes, error, message: str) -> None:
+    pickling_support.install(BadData, SchemaMismatch)  # as Dask does: errors are then pickled with their causes
     with pytest.raises(error) as caught:
         read_channel(_channel(_write(tmp_path, content, "a.parquet")), MIXED)
     assert message in caught.value.message
