@@ -97,7 +97,7 @@ def fit_on_several_hosts(job: sdk.Job, session: sdk.Untyped, channels: Mapping[s
         manifest = sdk.read_manifest(model_of(fit_estimator(job, session, channels, job.hosts)))
         facts["rows"] = manifest["data"]["hosts"]
         facts["containers"] = sdk.check_ends(sandbox.ends_of(facts["rows"]))
-        facts["measured"] = sdk.check_scores(manifest["metrics"], alone["metrics"])
+        facts["measured"] = sdk.check_scores(manifest, alone)
 
 
 if __name__ == "__main__":

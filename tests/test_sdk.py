@@ -194,9 +194,19 @@ def test_containers_that_end_otherwise_are_named(leader, other, message):
 
 
 def test_several_hosts_scores_are_held_against_that_of_one():
-    assert "on one host 4" in sdk.check_scores({"validation:rmse": 4.5}, {"train:rmse": 1.0, "validation:rmse": 4.0})
+    def told(score, low, high):
+        return {
+            "metrics": {"train:rmse": 1.0, "validation:rmse": score},
+            "confidence": {"validation:rmse": {"low": low, "high": high}},
+        }
+
+    one = told(4.0, 3.5, 4.5)
+    assert "on one host 4" in sdk.check_scores(told(4.5, 4.6, 4.7), one)  # within a quarter
+    assert "on one host 4" in sdk.check_scores(told(9.2, 4.4, 14.0), one)  # too few rows to tell
     with pytest.raises(sdk.LocalModeError, match=r"rmse 9.*one to 4"):
-        sdk.check_scores({"validation:rmse": 9.2}, {"validation:rmse": 4.0})
+        sdk.check_scores(told(9.2, 8.0, 10.0), one)
+    with pytest.raises(sdk.LocalModeError, match=r"rmse 9.*one to 4"):
+        sdk.check_scores({"metrics": {"validation:rmse": 9.2}}, {"metrics": {"validation:rmse": 4.0}})
 
 
 @pytest.mark.parametrize("text", ["1\n\n2\n", "1\n2\n\n"], ids=["between answers", "at the end"])
