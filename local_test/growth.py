@@ -25,6 +25,7 @@ import numpy as np
 
 from contract.manifest import read_manifest
 from local_test.emulator import lay_out
+from local_test.measured import Table
 from local_test.runners import ROOT
 
 SAMPLE_S = 0.1
@@ -74,7 +75,7 @@ class Cost:
     peak_mb: float
 
 
-def growth_of_rows(sizes: Sequence[int], folder: Path, rounds: int = 3) -> tuple[str, str, Sequence[str], list[list[str]]]:
+def growth_of_rows(sizes: Sequence[int], folder: Path, rounds: int = 3) -> Table:
     """Return title, command, columns and rows of the table in docs/measured.md; of more than 10^6 rows one round is run."""
     rows = [
         measure(size, estimator, rounds if size <= 1_000_000 else 1, folder)
@@ -118,7 +119,7 @@ def foretold_mb(rows: int, features: int) -> float:
     return FIXED_MB + rows * (4 * features + 8 + 9 * features + 8) / 1e6
 
 
-def cost_of_sample(data: Path, folder: Path, rounds: int = 7) -> tuple[str, str, Sequence[str], list[list[str]]]:
+def cost_of_sample(data: Path, folder: Path, rounds: int = 7) -> Table:
     """Return title, command, columns and rows of a table of where a small job's seconds go, beside a bare script's; medians."""
     base, image_like = folder / "sample", {"PYTHONPATH": str(_without_pyarrow(folder))}
     lay_out(base, {"training": data}, {})

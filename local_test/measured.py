@@ -9,10 +9,13 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 from contract.files import write_text
 from local_test.runners import ROOT
 
+Table: TypeAlias = tuple[str, str, Sequence[str], list[list[str]]]
+"""Title, command, columns and rows: what `section` takes."""
 HEADING = "# Measured\n\nWritten by `make soak`. The machine is shared: ratios hold better than times.\n"
 
 

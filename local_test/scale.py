@@ -15,18 +15,17 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from local_test.growth import write_rows
 from local_test.hosts import finish, lay
+from local_test.measured import Table
 
 HOSTS = (1, 2, 3)
 FEW, MANY, RUNS = 20, 120, 3
 """Rounds of two jobs that are else alike: what the second sends more is what 100 rounds send. Seconds take several runs."""
 HELD_OUT_ROWS = 10_000
 SEARCH_S = 40
-Table: TypeAlias = tuple[str, str, Sequence[str], list[list[str]]]
-"""Title, command, columns and rows of a table in docs/measured.md."""
 
 
 @dataclass(frozen=True)

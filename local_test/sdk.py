@@ -197,7 +197,7 @@ def check_ends(ends: Mapping[str, End]) -> str:
 
 
 def check_scores(several: Untyped, one: Untyped) -> str:
-    """Compare two manifests by the first metric over held-out rows, of which hosts draw others than one host does.
+    """Compare two manifests by the first metric over the held-out rows, which are the same: each host bins its own rows.
 
     It may differ by a quarter, or as far as the 95 % intervals of both overlap: few rows tell a class's loss badly.
     """

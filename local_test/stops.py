@@ -21,6 +21,7 @@ from contract.errors import DamagedModel
 from contract.manifest import read_manifest
 from local_test.emulator import STOP_TRAINING_S
 from local_test.growth import lay_out_rows, write_rows
+from local_test.measured import Table
 from local_test.runners import ROOT, Platform, Processes, Program
 
 LEAST_S = 0.01
@@ -52,13 +53,13 @@ MOMENTS = (
 )
 
 
-def stops_of_rows(rows: int, folder: Path) -> tuple[str, str, Sequence[str], list[list[str]]]:
+def stops_of_rows(rows: int, folder: Path) -> Table:
     """Return title, command, columns and rows of the table in docs/measured.md."""
     title = f"`train` stopped on {rows:,} rows"
     return title, "make soak SECTIONS=stops", COLUMNS, list(measure(rows, folder))
 
 
-def kills(count: int) -> tuple[str, str, Sequence[str], list[list[str]]]:
+def kills(count: int) -> Table:
     """Kill jobs of every estimator at random moments and start each again; return a table of what was lost."""
     said = pytest_says({"KILLS": str(count)}, "-rP", "tests/test_checkpoints.py", "-k", "random_moment")
     rows = [list(found) for found in re.findall(r"^kills: (\w+): (.*)$", said, re.MULTILINE)]

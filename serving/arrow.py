@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import os
 import resource
 import sys
 import time
@@ -23,6 +22,7 @@ import orjson
 from arro3.io import read_parquet
 from numpy.typing import NDArray
 
+from contract.crashes import crash_quietly
 from contract.declaration import Feature
 from contract.errors import BerthError, PayloadTooLarge, SchemaMismatch, UnreadableBody
 from serving.schema import Matrix, Schema, no_rows
@@ -55,12 +55,10 @@ def main() -> None:
 
 
 def confine() -> int:
-    """Be the first to go where memory ends, leave no core, keep Rust's traces to itself; return the address space in use."""
+    """Be the first to go where memory ends, keep a crash to itself; return the address space in use."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    sys.stderr = os.fdopen(os.dup(2), "w")  # Python's own tracebacks are bugs, and go to the log
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    crash_quietly()
     with suppress(OSError):
         return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     return 0

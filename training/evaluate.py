@@ -75,10 +75,11 @@ def evaluate(
     Raises:
         ExportFailed: ONNX doesn't agree with the model, and `allow_sklearn` is false.
     """
-    seen = data.train
-    matrix = np.concatenate([seen.matrix, data.validation.matrix])
+    matrix = np.concatenate([data.train.matrix, data.validation.matrix])
     onnx, parity, predict, answers = _answer(model, matrix, data.spread, values, STOPPED_ROWS if stopped else PARITY_ROWS)
-    train, held_out = Part(seen, answers.take(slice(len(seen)))), Part(data.validation, answers.take(slice(len(seen), None)))
+    answered = len(data.train)
+    train = Part(data.train, answers.take(slice(answered)))
+    held_out = Part(data.validation, answers.take(slice(answered, None)))
     labels = getattr(model, "classes_", ())
     learnt, measured = _score(train, labels), _score(held_out, labels)
     scores = _named("train", learnt) | _named("validation", measured)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import resource
-import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
@@ -13,6 +10,7 @@ from typing import Any, TypeVar
 import arro3.core as arrow
 from arro3.io import read_parquet
 
+from contract.crashes import crash_quietly
 from contract.declaration import Declaration
 from contract.errors import BadData, BerthError, SchemaMismatch
 from training.arrow import FLOAT, TEXTS, codes_of, numbers_of
@@ -58,9 +56,7 @@ def _told(source: Source, declaration: Declaration) -> Generator[Any, None, None
 
 def _decode(tell: Tell, source: Source, declaration: Declaration) -> None:
     """Run in the child."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    sys.stderr = os.fdopen(os.dup(2), "w")  # Python's alone: a panic of Rust's prints a trace, as if `train` had failed
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    crash_quietly()  # a panic of Rust's prints a trace, as if `train` had failed
     try:
         for values in _values(source, declaration):
             tell(values)
