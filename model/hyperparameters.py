@@ -19,7 +19,7 @@ HYPERPARAMETERS = (
     Hyperparameter(
         "validation_fraction", "Share of the rows held out where there is no validation channel", "continuous", 0.2, (0.05, 0.5)
     ),
-    Hyperparameter("validation_rows", "Rows held out at most", "integer", 50_000, (10, 2**31 - 1)),
+    Hyperparameter("validation_rows", "Rows held out at most", "integer", 20_000, (10, 2**31 - 1)),
     Hyperparameter("cv_folds", "Folds of a cross-validation before the fit; 0 and 1 do none", "integer", 0, (0, 20)),
     Hyperparameter(
         "allow_sklearn", "Keep a model that ONNX can't express; serving it then takes PREDICTOR=sklearn", "boolean", False

@@ -8,12 +8,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from contract.collector import uncollected
 from contract.declaration import AUTO, Declaration
 from contract.job import Job
+from training.beside import Beside
 from training.checkpoints import Checkpoints, job_key
 from training.facts import described
 from training.fit import Fitted, Plan, fit, is_small
-from training.libraries import load_lightgbm
+from training.libraries import give_free_memory_back, load_lightgbm
 from training.split import Data, read_data
 from training.stop import Stop
 
@@ -69,12 +71,16 @@ def fit_alone(job: Job, declaration: Declaration, values: Mapping[str, Any], sto
     with tempfile.TemporaryDirectory(prefix="berth-") as scratch:
         plan = Plan.from_values(declaration, values)
         rows = data if look is None else replace(data, whole=None)
-        # Beside many rows they wait: a second is little then, and their 60 MB come when the fit's are free again.
-        meanwhile = _import_what_comes_next if is_small(data.train) else None
-        fitted = fit(plan, rows, Path(scratch), stop, checkpoints, meanwhile)
-    return Done(described(data, declaration), values, fitted, searched)
+        give_free_memory_back()
+        meanwhile = Beside(lambda: _prepare(data, declaration), idle=not is_small(data.train))
+        fitted = fit(plan, rows, Path(scratch), stop, checkpoints, meanwhile.start)
+    return Done(meanwhile.result(), values, fitted, searched)
 
 
-def _import_what_comes_next() -> None:
-    """Load the libraries of the phases after the fit while it runs: a second that nobody waits for."""
-    from training import artifacts, report  # noqa: F401
+def _prepare(data: Data, declaration: Declaration) -> Data:
+    """Describe the rows, let go of those that the fit alone needs, and load the libraries of what comes after it."""
+    told = described(data, declaration)
+    data.train.release()
+    with uncollected():
+        from training import artifacts, report  # noqa: F401
+    return told

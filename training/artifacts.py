@@ -21,6 +21,7 @@ from contract.declaration import Declaration, Feature
 from contract.manifest import JOBLIB, MANIFEST, ONNX, Manifest, write_model
 from contract.metrics import report_metric
 from training.alone import Done
+from training.drawing import Drawer
 from training.evaluate import Evaluation
 from training.read import Table
 
@@ -48,13 +49,13 @@ class Trained:
     origin: Mapping[str, Any]
 
 
-def write(folder: Path, trained: Trained) -> None:
+def write(folder: Path, trained: Trained, drawer: Drawer) -> None:
     """Write the model directory over whatever an earlier run left there, and print the metrics."""
     evaluation, manifest = trained.evaluation, _manifest(trained)
     contents: dict[str, Callable[[Path], object]] = {JOBLIB: lambda path: joblib.dump(trained.done.fitted.model, path)}
     if evaluation.onnx:
         contents[ONNX] = lambda path: path.write_bytes(evaluation.onnx)
-    report, told = _report(manifest, evaluation)
+    report, told = _report(manifest, evaluation, drawer)
     contents |= {name: partial(Path.write_text, data=text, encoding="utf-8") for name, text in report.items()}
     manifest = write_model(folder, replace(manifest, report=told), contents)
     for name, value in evaluation.scores.items():
@@ -63,7 +64,7 @@ def write(folder: Path, trained: Trained) -> None:
     print(f"model: {folder}: {sizes}, {MANIFEST}", flush=True)
 
 
-def _report(manifest: Manifest, evaluation: Evaluation) -> tuple[Mapping[str, str], Mapping[str, Any]]:
+def _report(manifest: Manifest, evaluation: Evaluation, drawer: Drawer) -> tuple[Mapping[str, str], Mapping[str, Any]]:
     """Return the report's files and what the manifest says of it.
 
     The model is worth more than its report: one that can't be drawn is said loudly, and the job goes on.
@@ -72,7 +73,7 @@ def _report(manifest: Manifest, evaluation: Evaluation) -> tuple[Mapping[str, st
         from training.report import draw
 
         started = time.monotonic()
-        files = draw(manifest, evaluation)
+        files = draw(manifest, evaluation, drawer)
         print(f"report: drawn in {time.monotonic() - started:.1f} s", flush=True)
         return files, {"drawn": True}
     except Exception as error:

@@ -10,7 +10,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from contract.manifest import Manifest
 from training.evaluate import Evaluation
-from training.explain import Explanation
+from training.explanation import Explanation
 
 TEXT, NAME, CELLS, LISTED = 2048, 255, 20, 50
 """The card's schema bounds texts and names in characters, a matrix to 20 by 20, metrics to 50; the whole to 100,000."""

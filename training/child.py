@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Generator
@@ -51,13 +50,13 @@ def run(
         stop: whether the platform asked to stop; the child then gets a SIGTERM, and SIGKILL after the grace.
         seconds: until the child is killed.
         grace_s: how long the child may take to end after a stop.
-        meanwhile: run here, in a thread, while the child works.
+        meanwhile: called here once the child works; it returns at once.
     """
     if stop.requested:
         return ""
-    child, receiver = _start(work, arguments)
+    child, receiver = start(work, arguments)
     if meanwhile:
-        threading.Thread(target=meanwhile, daemon=True).start()
+        meanwhile()
     deadline = time.monotonic() + seconds
     failure, ended, stopped = "", False, False
     while not ended and time.monotonic() < deadline:
@@ -65,12 +64,12 @@ def run(
             stopped, deadline = True, min(deadline, time.monotonic() + grace_s)
             os.kill(child.pid, signal.SIGTERM)
         if receiver.poll(POLL_S):
-            ended, failure = _receive(receiver, hear, failure)
+            ended, failure = receive(receiver, hear, failure)
     killed = not ended
     if killed:
         child.kill()
         while receiver.poll() and not ended:  # what it told before it was killed counts
-            ended, failure = _receive(receiver, hear, failure)
+            ended, failure = receive(receiver, hear, failure)
     child.join()
     if killed or stopped or child.exitcode == 0:
         return failure
@@ -86,12 +85,12 @@ def stream(work: Callable[..., None], arguments: tuple[Any, ...]) -> Generator[A
         Crashed: the child did.
         RuntimeError: work raised; the log has the traceback.
     """
-    child, receiver = _start(work, arguments)
+    child, receiver = start(work, arguments)
     told: list[Any] = []
     failure, ended = "", False
     try:
         while not ended:
-            ended, failure = _receive(receiver, told.append, failure)
+            ended, failure = receive(receiver, told.append, failure)
             while told:
                 yield told.pop()
         child.join()
@@ -106,14 +105,8 @@ def stream(work: Callable[..., None], arguments: tuple[Any, ...]) -> Generator[A
         raise Crashed(f"the process that read it was ended by {by}")
 
 
-def die_with_parent() -> None:
-    """Have this process killed when the one that made it ends, where Linux can."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _start(work: Callable[..., None], arguments: tuple[Any, ...]) -> tuple[Any, Connection]:
-    """Return a child that works, and where it tells."""
+def start(work: Callable[..., None], arguments: tuple[Any, ...]) -> tuple[Any, Connection]:
+    """Return a child that runs `work(tell, *arguments)`, and where it tells: `receive` reads there."""
     # fork shares the rows without a copy; elsewhere (macOS) forking after numerical libraries loaded is not safe.
     context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     gc.freeze()  # the collector marks what it looks at: it would copy every page of the libraries, here and in the child
@@ -127,7 +120,7 @@ def _start(work: Callable[..., None], arguments: tuple[Any, ...]) -> tuple[Any, 
     return child, receiver
 
 
-def _receive(receiver: Connection, hear: Tell, failure: str) -> tuple[bool, str]:
+def receive(receiver: Connection, hear: Tell, failure: str) -> tuple[bool, str]:
     """Pass one message on; return whether the child has ended, and why it failed."""
     try:
         kind, content = receiver.recv()
@@ -137,6 +130,12 @@ def _receive(receiver: Connection, hear: Tell, failure: str) -> tuple[bool, str]
         return False, content
     hear(content)
     return False, failure
+
+
+def die_with_parent() -> None:
+    """Have this process killed when the one that made it ends, where Linux can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _work(work: Callable[..., None], arguments: tuple[Any, ...], sender: Connection) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,51 +14,13 @@ from sklearn.metrics import accuracy_score, root_mean_squared_error
 from contract.declaration import Feature
 from training.answers import Predictor
 from training.evaluate import Part
+from training.explanation import Curve, Explanation, Importance
 from training.split import evenly
 
 REPEATS = 5
 ROWS, ANSWERS = 2_000, 30_000
 """Rows that are shuffled, at most, and fewer where features are many: 30,000 answers take about 0.1 s."""
 CURVES, CURVE_ROWS, CURVE_POINTS = 6, 100, 20
-
-
-@dataclass(frozen=True)
-class Importance:
-    """How much worse the held-out rows are predicted when one feature's values are shuffled among them."""
-
-    feature: Feature
-    mean: float
-    """RMSE gained in the target's unit, or accuracy lost, over five shuffles."""
-    deviation: float
-
-
-@dataclass(frozen=True)
-class Curve:
-    """The average prediction over rows as one feature takes each of some values."""
-
-    feature: Feature
-    values: NDArray[np.float64]
-    """(n_points,) numbers, or indexes of choices."""
-    averages: NDArray[np.float64]
-    """(n_lines, n_points): one line for a number, one a class for labels; of two classes the second's alone."""
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Importances, greatest first, and the curves of the first six features that vary."""
-
-    importances: Sequence[Importance]
-    curves: Sequence[Curve]
-    rows: int
-    is_class: bool
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """Return the least and the greatest of all curves, and a little room."""
-        low = min((float(curve.averages.min()) for curve in self.curves), default=0.0)
-        high = max((float(curve.averages.max()) for curve in self.curves), default=1.0)
-        room = 0.05 * (high - low) or abs(low) or 1.0
-        return low - room, high + room
 
 
 def explain(features: Sequence[Feature], held_out: Part, predict: Predictor, labels: Sequence[str], seed: int) -> Explanation:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from contract.declaration import Declaration, Feature
 from training.split import Data, evenly
 
-PARITY_ROWS = 50_000
+PARITY_ROWS = 20_000
 """Rows that the model and its ONNX form are compared on, at most."""
-TRAINING_ROWS = 25_000
+TRAINING_ROWS = 10_000
 """Training rows that are answered, at most, where there are more rows than parity is checked on."""
 
 

@@ -101,7 +101,7 @@ def fit(
         folder: where the child leaves the pipeline.
         stop: whether the platform asked to stop.
         checkpoints: where to go on from, and to leave a file now and then; None keeps nothing for another run.
-        meanwhile: what this process may do while the child fits: the imports of what comes next.
+        meanwhile: called once the child fits; begins what this process may do beside it.
 
     Raises:
         Stopped: the signal came before the first round was done, or what is done can't be exported in time.

@@ -19,10 +19,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from training.explain import Curve, Importance
-from training.split import evenly
+from training.explanation import Curve, Importance, short
 
-POINTS = 500
 WIDE, SMALL = (4.0, 2.7), (3.3, 2.2)
 """Inches; the page scales a figure to its column, so that a small one keeps its letters readable on a phone."""
 INK, SOFT, LINE, ACCENT, SECOND = "#010203", "#010204", "#010205", "#010206", "#010207"
@@ -56,18 +54,17 @@ Numbers = NDArray[np.float64]
 
 def predicted_actual(actual: Numbers, predicted: Numbers, axis: str, half_width: float | None) -> Markup:
     """Draw predictions against what was so, the diagonal, and the band of the prediction interval if there is one."""
-    rows = evenly(len(actual), POINTS)
 
     def draw(axes: Axes) -> None:
         ends = np.array([min(actual.min(), predicted.min()), max(actual.max(), predicted.max())])
         if half_width is not None:
             axes.fill_between(ends, ends - half_width, ends + half_width, color=ACCENT, alpha=0.12, linewidth=0)
         axes.plot(ends, ends, color=SOFT, linewidth=1)
-        axes.plot(predicted[rows], actual[rows], ".", color=ACCENT, alpha=0.6, markersize=4, markeredgewidth=0)
+        axes.plot(predicted, actual, ".", color=ACCENT, alpha=0.6, markersize=4, markeredgewidth=0)
         axes.set_xlabel(f"predicted {axis}")
         axes.set_ylabel(f"actual {axis}")
 
-    return _svg(draw, WIDE, "pa", f"Actual against predicted {axis}, {len(rows)} held-out rows, with the line where both agree")
+    return _svg(draw, WIDE, "pa", f"Actual against predicted {axis}, {len(actual)} held-out rows; the line is where both agree")
 
 
 def residuals(actual: Numbers, predicted: Numbers, axis: str) -> Markup:
@@ -147,11 +144,6 @@ def curve(found: Curve, number: int, answer: str, labels: Sequence[str], bounds:
     first, last = found.averages[0][0], found.averages[0][-1]
     told = f"Partial dependence on {found.feature.name}: from {first:.4g} at its lowest value to {last:.4g} at its highest"
     return _svg(draw, SMALL, f"pd{number}", told)
-
-
-def short(text: str, most: int) -> str:
-    """Return a text cut to some characters, and seen to be."""
-    return text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def _svg(draw: Any, size: tuple[float, float], prefix: str, about: str, left: float = 0.55) -> Markup:

@@ -44,9 +44,15 @@ class Table:
     def __len__(self) -> int:
         return len(self.matrix)
 
-    def take(self, rows: NDArray[np.intp]) -> Table:
-        """Return the rows of the given indexes."""
+    def take(self, rows: NDArray[np.intp | np.bool_]) -> Table:
+        """Return the rows of the given indexes, or of a mask."""
         return Table(self.matrix[rows], self.target[rows])
+
+    def release(self, *, target: bool = True) -> None:
+        """Give the rows' memory back: nobody may look at them again, through a view of them neither."""
+        self.matrix.resize((0, self.matrix.shape[1]), refcheck=False)
+        if target:
+            self.target.resize(0, refcheck=False)
 
     def fingerprint(self) -> str:
         """Return a sha256 of the values, whatever files they came in."""

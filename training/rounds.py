@@ -102,6 +102,7 @@ def _boost(fit: Fit) -> None:
     def look() -> None:
         done = len(estimator._predictors)
         if done > fit.done:
+            fit.table.release(target=False)  # they are binned; the target's array is the loss's
             fit.watch(done, lambda: _with_estimator(fit.pipeline, _boosted_so_far(estimator, plain)))
 
     with _observed(estimator, plain, look):
@@ -169,6 +170,7 @@ def _boost_light(fit: Fit) -> None:
     earlier = lightgbm.Booster(model_str=estimator.booster_.model_to_string()) if fit.done else None
 
     def look(state: Any) -> None:
+        fit.table.release()  # they are binned, and the target is copied
         rounds = state.iteration + 1
         fit.watch(rounds, lambda: _with_estimator(fit.pipeline, _boosted_lightly_so_far(estimator, state.model, rounds)))
 

@@ -13,10 +13,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from contract.cgroup import cpus
+from contract.collector import uncollected
 from contract.errors import AlgorithmError, BerthError, UserError
 from contract.files import write_text
 from contract.hyperparameters import ignored_hyperparameters, parse_hyperparameters
 from contract.job import Job, read_job
+from training.drawing import Drawer
 from training.settings import Settings
 from training.stop import Stop
 
@@ -79,13 +81,15 @@ def train(settings: Settings, job: Job, stop: Stop, cluster: Cluster | None = No
     for name in ignored_hyperparameters(job.hyperparameters, DECLARATION.hyperparameters, str(values["estimator"])):
         print(f"train: {name} is ignored: it is no hyperparameter of {values['estimator']}", flush=True)
     print(f"train: {DECLARATION.name}, {values['estimator']}, {_job_name(job)}", flush=True)
+    drawer = Drawer()
+    drawer.start()
 
     if cluster:
         from training.together import fit_together
 
         done = fit_together(cluster, job, DECLARATION, values)
     else:
-        with stop.ending("loading its libraries"):
+        with stop.ending("loading its libraries"), uncollected():
             from training import libraries  # noqa: F401  # first of all
             from training.alone import fit_alone
 
@@ -97,7 +101,7 @@ def train(settings: Settings, job: Job, stop: Stop, cluster: Cluster | None = No
     evaluation = evaluate(DECLARATION, done.fitted.model, done.data, done.values, done.stopped or stop.requested)
     rounds = done.fitted.resumed_after
     origin = {**_origin(settings, job, started), "stopped_early": done.stopped, "resumed_after_rounds": rounds}
-    artifacts.write(settings.paths.model, artifacts.Trained(DECLARATION, done, evaluation, origin))
+    artifacts.write(settings.paths.model, artifacts.Trained(DECLARATION, done, evaluation, origin), drawer)
 
 
 def _answer(arguments: Sequence[str]) -> int:
