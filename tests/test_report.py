@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -34,6 +35,7 @@ from model.pipeline import build_pipeline
 from training import evaluate
 from training.alone import Done
 from training.artifacts import Trained, write
+from training.drawing import Drawer
 from training.export import _convert
 from training.facts import described
 from training.fit import Fitted
@@ -94,7 +96,7 @@ def _trained(declaration: Declaration, data: Data, origin: dict[str, Any], **raw
 
 
 def _make(folder: Path, trained: Trained) -> Made:
-    write(folder, trained)
+    write(folder, trained, Drawer())
     return Made(folder, trained, read_manifest(folder))
 
 
@@ -199,7 +201,7 @@ def _many(rows: int) -> Table:
 
 
 @pytest.mark.parametrize(
-    ("stopped", "compared"), [pytest.param(False, 50_000, id="whole"), pytest.param(True, 10_000, id="stopped")]
+    ("stopped", "compared"), [pytest.param(False, 20_000, id="whole"), pytest.param(True, 10_000, id="stopped")]
 )
 def test_of_many_rows_scikit_learn_is_asked_for_some_and_all_held_out_ones_count(
     monkeypatch, stopped: bool, compared: int
@@ -210,7 +212,7 @@ def test_of_many_rows_scikit_learn_is_asked_for_some_and_all_held_out_ones_count
     monkeypatch.setattr("training.export._convert", lambda model, width: _convert(model.model, width))
     found = evaluate.evaluate(DECLARATION, counting, described(data, DECLARATION), values, stopped)  # type: ignore[arg-type]
     assert (counting.rows, found.parity["rows"]) == (compared, compared)
-    assert (len(found.train), len(found.held_out)) == (25_000, 60_000)
+    assert (len(found.train), len(found.held_out)) == (10_000, 60_000)
 
 
 # Prediction intervals
@@ -505,6 +507,31 @@ def test_a_report_that_cannot_be_drawn_costs_the_report_alone(housing: Made, tmp
     assert set(made.manifest.files) == {"model.joblib", "model.onnx"}
     assert not (folder / PAGE).exists()
     assert "report: NOT DRAWN: ZeroDivisionError" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["drawn in a process of its own", "that process was killed"])
+def test_the_report_is_the_same_wherever_its_figures_are_drawn(made: Made, lost: bool, tmp_path: Path) -> None:
+    ended, drawer = r"\d\d:\d\d:\d\d\+00:00", Drawer()
+    drawer.start()
+    (process,) = [child for child in multiprocessing.active_children() if child.pid]
+    try:
+        if lost:
+            process.kill()
+            process.join()
+        write(tmp_path / "m", made.trained, drawer)
+        assert re.sub(ended, "", (tmp_path / "m" / PAGE).read_text(encoding="utf-8")) == re.sub(ended, "", made.page)
+        assert process.is_alive() is not lost
+    finally:
+        process.kill()
+        process.join()
+
+
+def test_a_figure_that_a_process_of_its_own_cannot_draw_is_told() -> None:
+    drawer = Drawer()
+    drawer.start()
+    drawer.ask([("coverage", ({},)), ("curve", (1, 2))])
+    with pytest.raises(RuntimeError, match=r"^TypeError: curve\(\) missing 3 required positional arguments"):
+        drawer.figures()
 
 
 def test_a_report_that_is_drawn_is_said_to_be(made: Made) -> None:

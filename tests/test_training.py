@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +23,7 @@ import onnxruntime
 import pytest
 from conftest import MIXED, ROOT, SAMPLE, timed
 from forks import Forks, busyness
+from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.pipeline import make_pipeline
 
@@ -36,6 +38,8 @@ from local_test import emulator, runners
 from local_test.emulator import Outcome, lay_out, train
 from local_test.runners import Processes
 from model import DECLARATION
+from training.beside import Beside
+from training.fit import Plan
 from training.progress import Progress
 from training.read import Table, read_channel
 from training.rounds import Fit
@@ -805,3 +809,65 @@ def test_boosting_lets_go_of_its_copy_of_the_rows_and_of_no_others(monkeypatch: 
     Fit(make_pipeline(HistGradientBoostingRegressor(max_iter=3)), "max_iter", 3, 0, table, lambda *_: None).run()
     assert held[0].shape == (0, 3)
     assert table.matrix.tolist() == rows.astype(np.float32).tolist()
+
+
+@pytest.mark.parametrize("estimator", ["hist_gradient_boosting", "lightgbm"])
+@pytest.mark.parametrize("kind", ["number", "class"])
+def test_rows_that_only_the_fit_looks_at_go_once_they_are_binned_and_the_model_is_the_same(estimator: str, kind: str) -> None:
+    values = parse_hyperparameters({"estimator": estimator, "max_iter": "5"}, DECLARATION.hyperparameters)
+    target = DECLARATION.target if kind == "number" else Target("T", "", kind="class", labels=("low", "high"))
+    plan, rows = Plan.from_values(replace(DECLARATION, target=target), values), np.random.default_rng(0).random((200, 6))
+    truth = rows[:, 0] if kind == "number" else np.where(rows[:, 0] > 0.5, "high", "low")
+    kept, spent = (Table(rows.astype(np.float32), truth.copy()) for _ in range(2))
+    models = [
+        Fit(clone(plan.pipeline), plan.parameter, 5, 0, table, lambda *_: None, spends=table is spent).run()
+        for table in (kept, spent)
+    ]
+    assert (len(kept), len(spent)) == (200, 0)
+    first, second = (model.predict(kept.matrix).tolist() for model in models)
+    assert first == second
+
+
+def test_rows_that_a_cross_validation_shares_with_the_fit_stay_for_it(tmp_path: Path) -> None:
+    lay_out(tmp_path, {"training": SAMPLE, "validation": SAMPLE}, {**QUICK, "cv_folds": "3"})
+    outcome = train(Forks(), tmp_path)
+    assert outcome.exit_code == 0, outcome.output
+    assert "cv:rmse=" in outcome.output
+
+
+# Work beside the fit
+
+
+@pytest.mark.parametrize("idle", [False, True])
+@pytest.mark.parametrize("started", [False, True])
+def test_work_beside_the_fit_is_done_once_whether_it_was_started_or_not(idle: bool, started: bool) -> None:
+    calls: list[int] = []
+    beside = Beside(lambda: calls.append(threading.get_native_id()), idle=idle)
+    if started:
+        beside.start()
+    assert beside.result() is None
+    assert (len(calls), calls[0] == threading.get_native_id()) == (1, not started)
+
+
+def test_what_work_beside_the_fit_raises_is_raised_where_its_result_is_wanted() -> None:
+    beside = Beside(lambda: 1 / 0, idle=False)
+    beside.start()
+    with pytest.raises(ZeroDivisionError):
+        beside.result()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's schedulers")
+def test_idle_work_gives_way_until_its_result_is_wanted() -> None:
+    policies, wanted = [], threading.Event()
+
+    def work() -> None:
+        policies.append(os.sched_getscheduler(0))
+        wanted.wait(60)
+        policies.append(os.sched_getscheduler(0))
+
+    beside = Beside(work, idle=True)
+    beside.start()
+    threading.Timer(0.2, wanted.set).start()
+    beside.result()
+    assert policies[0] == os.SCHED_IDLE
+    assert policies[1] in {os.SCHED_OTHER, os.SCHED_IDLE}  # who may not take it back leaves it idle

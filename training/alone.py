@@ -80,7 +80,8 @@ def fit_alone(job: Job, declaration: Declaration, values: Mapping[str, Any], sto
 def _prepare(data: Data, declaration: Declaration) -> Data:
     """Describe the rows, let go of those that the fit alone needs, and load the libraries of what comes after it."""
     told = described(data, declaration)
-    data.train.release()
+    if data.only_fitted:
+        data.train.release()
     with uncollected():
         from training import artifacts, report  # noqa: F401
     return told

@@ -18,8 +18,8 @@ from training.explanation import Curve, Explanation, Importance
 from training.split import evenly
 
 REPEATS = 5
-ROWS, ANSWERS = 2_000, 30_000
-"""Rows that are shuffled, at most, and fewer where features are many: 30,000 answers take about 0.1 s."""
+ROWS, ANSWERS = 2_000, 20_000
+"""Rows that are shuffled, at most, and fewer where features are many: 20,000 answers take 0.05 s."""
 CURVES, CURVE_ROWS, CURVE_POINTS = 6, 100, 20
 
 

@@ -231,7 +231,8 @@ def _fit_rounds(tell: Tell, plan: Plan, data: Data, done: int, left: Path, check
     with joblib.parallel_config(backend="threading"), threadpool_limits(1 if is_small(data.train) else None):
         pipeline = joblib.load(left) if done else clone(plan.pipeline)
         try:
-            keeper.leave(plan.rounds, Fit(pipeline, plan.parameter, plan.rounds, done, data.train, keeper).run())
+            fitting = Fit(pipeline, plan.parameter, plan.rounds, done, data.train, keeper, spends=data.only_fitted)
+            keeper.leave(plan.rounds, fitting.run())
         except Enough:
             return
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the model is there: what follows may be cut short

@@ -47,6 +47,8 @@ class Fit:
     done: int
     table: Table
     watch: Watch
+    spends: bool = False
+    """Whether the rows go, here, once the estimator has made its own of them: nobody looks at them again."""
 
     @property
     def estimator(self) -> Any:
@@ -102,7 +104,8 @@ def _boost(fit: Fit) -> None:
     def look() -> None:
         done = len(estimator._predictors)
         if done > fit.done:
-            fit.table.release(target=False)  # they are binned; the target's array is the loss's
+            if fit.spends:
+                fit.table.release(target=False)  # the target's array is the loss's
             fit.watch(done, lambda: _with_estimator(fit.pipeline, _boosted_so_far(estimator, plain)))
 
     with _observed(estimator, plain, look):
@@ -170,7 +173,8 @@ def _boost_light(fit: Fit) -> None:
     earlier = lightgbm.Booster(model_str=estimator.booster_.model_to_string()) if fit.done else None
 
     def look(state: Any) -> None:
-        fit.table.release()  # they are binned, and the target is copied
+        if fit.spends:
+            fit.table.release()
         rounds = state.iteration + 1
         fit.watch(rounds, lambda: _with_estimator(fit.pipeline, _boosted_lightly_so_far(estimator, state.model, rounds)))
 

@@ -44,6 +44,11 @@ class Data:
     spread: float = 0.0
     """The standard deviation of the training target; 0 for classes."""
 
+    @property
+    def only_fitted(self) -> bool:
+        """Whether nothing but the fit looks at all training rows: no cross-validation shares them."""
+        return self.whole is not self.train
+
 
 def read_data(job: Job, declaration: Declaration, values: Mapping[str, Any]) -> Data:
     """Return the training and the held-out rows.
