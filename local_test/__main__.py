@@ -10,6 +10,7 @@ import socket
 import sys
 from pathlib import Path
 
+from local_test.conformance import add_arguments, conformance, pair
 from local_test.emulator import train
 from local_test.run import prepare, run
 from local_test.runners import Containers, Platform, Processes
@@ -33,6 +34,8 @@ def main() -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.verb == "conformance":
+        return conformance(arguments)
     hyperparameters = dict(arguments.hyperparameter)
     platform: Platform = Containers(arguments.image) if arguments.image else Processes()
     if arguments.verb == "soak":
@@ -58,13 +61,6 @@ def _serve(platform: Platform, arguments: argparse.Namespace, hyperparameters: d
     return outcome.exit_code
 
 
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, such as estimator=ridge")
-    return name, value
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m local_test", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -72,9 +68,10 @@ def _parser() -> argparse.ArgumentParser:
         added = verbs.add_parser(verb, help=text)
         added.add_argument("--data", type=Path, default=ROOT / "model" / "sample", help="folder of the training channel")
         added.add_argument("--base", type=Path, default=ROOT / "build" / "ml", help="where /opt/ml is laid out; emptied first")
-        added.add_argument("--hyperparameter", action="append", default=[], type=_pair, metavar="NAME=VALUE")
+        added.add_argument("--hyperparameter", action="append", default=[], type=pair, metavar="NAME=VALUE")
         added.add_argument("--sections", nargs="*", default=[], help=argparse.SUPPRESS if verb != "soak" else "only these")
         added.add_argument("--image", default="", help="run this image's containers instead of the source tree")
+    add_arguments(verbs.add_parser("conformance", help="judge any image by the platforms' rules"))
     return parser
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -26,6 +27,9 @@ class Program(Protocol):
     def wait(self, timeout_s: float | None = None) -> int:
         """Return the exit code; raises subprocess.TimeoutExpired."""
 
+    def is_running(self) -> bool:
+        """Say whether it has not ended."""
+
     def signal(self, number: int) -> None:
         """Send a signal to the program's first process."""
 
@@ -48,7 +52,7 @@ class Processes:
 
     def start(self, word: str, base: Path, environ: Mapping[str, str]) -> Program:
         """Start a word with SAGEMAKER_BASE_DIR for /opt/ml; `serve` takes a free port."""
-        port = free_port() if word == "serve" else 0
+        port = int(environ.get("SAGEMAKER_BIND_TO_PORT") or free_port()) if word == "serve" else 0
         own = {"SAGEMAKER_BASE_DIR": str(base), **({"SAGEMAKER_BIND_TO_PORT": str(port)} if port else {})}
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SAGEMAKER_")}
         log = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the program runs
@@ -79,6 +83,10 @@ class Process:
         self.log.close()
         return code
 
+    def is_running(self) -> bool:
+        """Say whether it has not ended."""
+        return self.popen.poll() is None
+
     def signal(self, number: int) -> None:
         """Send a signal."""
         self.popen.send_signal(number)
@@ -89,6 +97,21 @@ class Process:
             return self.final
         size = os.fstat(self.log.fileno()).st_size
         return os.pread(self.log.fileno(), size, 0).decode("utf-8", "replace")  # the offset is the program's too
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a container is started, where it is not as `start` does."""
+
+    words: tuple[str, ...] = ("serve",)
+    """What follows the image's name: none for a bare start."""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    mounts: tuple[str, ...] = ()
+    """`folder:place[:ro]`."""
+    port: int = 8080
+    """Where it is expected to listen; 0 for a program that doesn't, which gets no network."""
+    options: tuple[str, ...] = ()
+    """More words for `docker run`, such as `--read-only`."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +132,30 @@ class Containers:
     def start(self, word: str, base: Path, environ: Mapping[str, str]) -> Program:
         """Start `docker run IMAGE WORD` over the tree (T-1, H-1); `serve` sees nothing but the model, read-only."""
         mount = f"{base}:/opt/ml" if word == "train" else f"{base / 'model'}:/opt/ml/model:ro"
-        name = f"berth-{word}-{uuid.uuid4().hex[:8]}"
-        variables = [part for item in environ.items() for part in ("--env", "=".join(item))]
-        network = self._internal_network() if word == "serve" else "none"
-        command = ["run", "--detach", "--name", name, "--network", network, "--volume", mount, *variables, *self.options]
-        self._docker(*command, self.image, word)
-        return Container(self.docker, name, f"http://{self._address(name)}:8080" if word == "serve" else "")
+        return self.launch(Launch((word,), environ, (mount,), 8080 if word == "serve" else 0))
+
+    def launch(self, launch: Launch) -> Container:
+        """Start a container.
+
+        Raises:
+            RuntimeError: the engine can't start it: no such word on PATH, say; the message has the engine's own.
+        """
+        name = f"berth-{uuid.uuid4().hex[:12]}"
+        variables = [part for item in launch.environ.items() for part in ("--env", "=".join(item))]
+        mounts = [part for mount in launch.mounts for part in ("--volume", mount)]
+        network = self._internal_network() if launch.port else "none"
+        command = ["run", "--detach", "--name", name, "--network", network, *mounts, *variables, *self.options, *launch.options]
+        try:
+            self._docker(*command, self.image, *launch.words)
+        except RuntimeError:
+            subprocess.run([self.docker, "rm", "--force", name], capture_output=True, check=False)  # it was made, not started
+            raise
+        return Container(self.docker, name, f"http://{self._address(name)}:{launch.port}" if launch.port else "")
+
+    def inspect(self) -> dict[str, Any]:
+        """Return what the engine knows of the image."""
+        found: dict[str, Any] = json.loads(self._docker("image", "inspect", self.image))[0]
+        return found
 
     def _internal_network(self) -> str:
         """Return a network on which this machine reaches containers and they reach nothing."""
@@ -144,7 +185,7 @@ class Container:
     def wait(self, timeout_s: float | None = None) -> int:
         """Return the exit code; raises subprocess.TimeoutExpired."""
         if not self.ended:
-            if timeout_s is not None and timeout_s < 1 and self._is_running():  # too short for a client to start and wait
+            if timeout_s is not None and timeout_s < 1 and self.is_running():  # too short for a client to start and wait
                 raise subprocess.TimeoutExpired("docker wait", timeout_s)
             done = subprocess.run(
                 [self.docker, "wait", self.name], capture_output=True, text=True, timeout=timeout_s, check=True
@@ -153,7 +194,8 @@ class Container:
             subprocess.run([self.docker, "rm", "--force", self.name], capture_output=True, check=False)
         return int(self.ended["code"])
 
-    def _is_running(self) -> bool:
+    def is_running(self) -> bool:
+        """Say whether it has not ended."""
         state = [self.docker, "inspect", "--format", "{{.State.Running}}", self.name]
         return subprocess.run(state, capture_output=True, text=True, check=False).stdout.strip() == "true"
 

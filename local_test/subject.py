@@ -1,0 +1,233 @@
+"""The image that is judged, and what the rules share of it: one training, one model, one started server.
+
+Each is made when the first rule asks for it. What can't be made is not made again: the next rule gets the same error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from local_test.emulator import STOP_SERVING_S, Endpoint, Outcome, lay_out, stop, train
+from local_test.runners import Containers, Launch, Processes, Program
+from local_test.verdicts import DoesNotApply, Unjudged, Violated
+
+Made = TypeVar("Made")
+CAPABILITIES = "com.amazonaws.sagemaker.capabilities."
+POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A request that the container is said to answer with 200."""
+
+    body: bytes
+    content_type: str
+
+
+@dataclass
+class Subject:
+    """An image, or a source tree, and what its owner gave for judging it."""
+
+    platform: Containers | Processes
+    folder: Path
+    """Scratch of the run."""
+    train_data: Path | None = None
+    """A folder for the channel `training`."""
+    payload: Payload | None = None
+    model_tar: Path | None = None
+    """A model to serve in place of a trained one."""
+    hyperparameters: Mapping[str, str] = field(default_factory=dict)
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """What the owner's container wants in its environment."""
+    start_s: float = 60
+    """How long to wait for the first 200 of /ping (H-7 gives 8 minutes)."""
+    channel: str = "training"
+    _made: dict[str, Any] = field(default_factory=dict)
+    _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def close(self) -> None:
+        """Stop what was started."""
+        self._open.close()
+
+    def once(self, name: str, make: Callable[[], Made]) -> Made:
+        """Return what `make` returns, or raise what it raises: called by the first to ask, remembered for the others."""
+        if name not in self._made:
+            try:
+                self._made[name] = (make(), None)
+            except Exception as error:
+                self._made[name] = (None, error)
+        made, failure = self._made[name]
+        if failure:
+            raise failure
+        return made
+
+    # The image
+
+    @property
+    def containers(self) -> Containers:
+        """The platform, where it is containers; raises Unjudged where it is processes."""
+        if isinstance(self.platform, Containers):
+            return self.platform
+        raise Unjudged("this needs an image and a container engine, and a source tree was given")
+
+    @property
+    def inspected(self) -> dict[str, Any]:
+        """What the engine knows of the image."""
+        return self.once("inspected", self.containers.inspect)
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The image's labels; none of a source tree."""
+        if isinstance(self.platform, Processes):
+            return {}
+        return self.inspected["Config"].get("Labels") or {}
+
+    def claims(self, capability: str) -> None:
+        """Raise DoesNotApply where the image does not say that it has a capability of SageMaker's."""
+        label = CAPABILITIES + capability
+        if isinstance(self.platform, Containers) and self.labels.get(label, "").lower() != "true":
+            raise DoesNotApply(f"the image has no label {label}=true")
+
+    # Training
+
+    def lay_out(self, name: str, **options: Any) -> Path:
+        """Return a fresh /opt/ml of a training job with the owner's data and hyperparameters.
+
+        Raises:
+            Unjudged: no training data was given.
+        """
+        if self.train_data is None:
+            raise Unjudged("no training data was given: --train-data DIR")
+        base = self.folder / name
+        shutil.rmtree(base, ignore_errors=True)
+        lay_out(base, {self.channel: self.train_data}, dict(self.hyperparameters), **options)
+        return base
+
+    @property
+    def trained(self) -> tuple[Path, Outcome]:
+        """The /opt/ml of a training job and how it ended, well or not."""
+
+        def make() -> tuple[Path, Outcome]:
+            base = self.lay_out("trained")
+            return base, train(self.platform, base, self.environ)
+
+        return self.once("trained", make)
+
+    @property
+    def model(self) -> Path:
+        """A folder with the model that is served: the owner's, else the trained one's."""
+
+        def make() -> Path:
+            folder = self.folder / "served" / "model"
+            folder.mkdir(parents=True)
+            if self.model_tar:
+                with tarfile.open(self.model_tar) as archive:
+                    archive.extractall(folder, filter="data")
+            elif self.train_data:
+                base, outcome = self.trained
+                if outcome.exit_code:
+                    raise Violated(f"there is no model to serve: train ended with exit code {outcome.exit_code}")
+                shutil.copytree(base / "model", folder, dirs_exist_ok=True)
+            return folder  # empty: a container may carry its model in itself
+
+        return self.once("model", make)
+
+    # Serving
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """A server that is started as SageMaker starts one, and ready; raises Violated where it did not become so."""
+        return self.once("endpoint", lambda: self._open.enter_context(self.serving()))
+
+    @contextlib.contextmanager
+    def serving(
+        self,
+        environ: Mapping[str, str] | None = None,
+        *,
+        words: tuple[str, ...] = ("serve",),
+        options: tuple[str, ...] = (),
+        port: int = 8080,
+        ready: Callable[[Endpoint], bool] | None = None,
+        model: Path | None = None,
+        mounts: tuple[str, ...] = (),
+    ) -> Iterator[Endpoint]:
+        """Start a server, wait until it is ready, give it, and stop it as the platform does.
+
+        Args:
+            environ: what is added to the environment.
+            words: what follows the image's name.
+            options: more words for `docker run`; a source tree takes none.
+            port: where it is to listen.
+            ready: tells that it is; `/ping` answers 200 where none is given.
+            model: the folder to mount at /opt/ml/model, read-only; the subject's where none is given.
+            mounts: more of them, `folder:place[:ro]`.
+
+        Raises:
+            Violated: it ended, or was not ready in `start_s`; the message has the end of what it printed.
+            Unjudged: a source tree can't be started so.
+        """
+        started = time.monotonic()
+        place = f"{model or self.model}:/opt/ml/model:ro"
+        launch = Launch(words, {**self.environ, **(environ or {})}, (place, *mounts), port, options)
+        program = self.start(launch)
+        endpoint = Endpoint(program)
+        try:
+            _wait(endpoint, ready or (lambda endpoint: endpoint.ping().status == 200), started, self.start_s)
+            endpoint.seconds_to_ready = time.monotonic() - started
+            yield endpoint
+        finally:
+            stop(program, STOP_SERVING_S)
+
+    def start(self, launch: Launch) -> Program:
+        """Start a program.
+
+        Raises:
+            Violated: the engine can't start it.
+            Unjudged: a source tree can't be started so.
+        """
+        if isinstance(self.platform, Processes):
+            return _start_process(self.platform, launch)
+        try:
+            return self.platform.launch(launch)
+        except RuntimeError as error:
+            raise Violated(str(error)) from error
+
+
+def _start_process(processes: Processes, launch: Launch) -> Program:
+    """Start a word of a source tree as nearly as that can be."""
+    if launch.options or len(launch.words) != 1:
+        raise Unjudged("this needs an image and a container engine, and a source tree was given")
+    folders = {place: folder for folder, place, *_ in (mount.split(":") for mount in launch.mounts)}
+    base = Path(tempfile.mkdtemp(prefix="berth-")) if "/opt/ml" not in folders else Path(folders["/opt/ml"])
+    if "/opt/ml/model" in folders:
+        (base / "model").symlink_to(folders["/opt/ml/model"])
+    return processes.start(launch.words[0], base, launch.environ)
+
+
+def _wait(endpoint: Endpoint, ready: Callable[[Endpoint], bool], started: float, patience_s: float) -> None:
+    last = "nothing listened"
+    while time.monotonic() - started < patience_s:
+        try:
+            if ready(endpoint):
+                return
+            last = "it answered, and not as it should"
+        except OSError as error:
+            last = f"{type(error).__name__}: {error}"
+        if not endpoint.program.is_running():
+            said = endpoint.program.output()
+            raise Violated(f"it ended with exit code {endpoint.program.wait()}: {_end(said)}")
+        time.sleep(POLL_S)
+    raise Violated(f"it was not ready within {patience_s:g} s ({last}): {_end(endpoint.program.output())}")
+
+
+def _end(text: str, lines: int = 8) -> str:
+    """Return the end of a log, as evidence."""
+    return "\n".join(text.strip().splitlines()[-lines:]) or "it printed nothing"
