@@ -32,7 +32,7 @@ def described(data: Data, declaration: Declaration) -> Data:
         train=data.train.take(evenly(len(data.train), most)),
         about=data.about or _about(data),
         ranges={feature.name: _range(matrix[:, index], feature) for index, feature in enumerate(declaration.features)},
-        spread=_deviation(target) if declaration.target.kind == "number" else 0.0,
+        spread=_deviation(target.astype(np.float64, copy=False)) if declaration.target.kind == "number" else 0.0,
     )
 
 
@@ -47,9 +47,9 @@ def _about(data: Data) -> Mapping[str, Any]:
     }
 
 
-def _deviation(target: NDArray[np.generic]) -> float:
+def _deviation(target: NDArray[np.float64]) -> float:
     """Return the standard deviation, without an array as long as the rows beside them."""
-    mean = float(target.mean())  # type: ignore[attr-defined]
+    mean = float(target.mean())
     parts = (target[start : start + PART_ROWS] - mean for start in range(0, len(target), PART_ROWS))
     return math.sqrt(sum(float(part @ part) for part in parts) / len(target))
 
