@@ -46,11 +46,7 @@ class Unjudged(Exception):
 
 
 class Blocked(Exception):
-    """Another rule is broken, and left nothing to judge: for what a rule learns only while it looks, beside its `needs`."""
-
-    def __init__(self, number: str, seen: str = "") -> None:
-        """Take the number of the broken rule, and what shows that it is the cause."""
-        super().__init__(f"blocked by {number}" + (f": {seen}" if seen else ""))
+    """What another rule finds left nothing to judge; says which, by its number."""
 
 
 @dataclass(frozen=True)
