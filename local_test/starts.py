@@ -176,6 +176,7 @@ class _Watcher:
         if not pong.connected:
             return
         start.pings.append(pong)
+        start.listens = listens_at(start.endpoint.program)  # it may have begun since the look before
         if pong.status == 200 or (300 <= pong.status < 400 and _leads_to_200(start.endpoint)):
             start.ready_s = start.elapsed_s
 

@@ -114,7 +114,9 @@ def _first(subject: Subject) -> Start:
 
 
 def _stands_in_the_way(start: Start) -> str:
-    """Return the number of the rule that finds why a start failed, where nothing outside the container is the cause."""
+    """Return the number of the rule that finds why a start failed."""
+    if _network_sign(start):
+        return "M-7"
     if start.exit_code is not None:
         return "H-1"
     last = start.late or (start.pings[-1] if start.pings else None)
