@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import re
 import tempfile
 import time
 import traceback
@@ -18,10 +19,12 @@ from xml.etree import ElementTree as ET
 from local_test.rules import RULES
 from local_test.runners import Containers, Processes
 from local_test.subject import Payload, Subject
-from local_test.verdicts import DoesNotApply, Rule, Status, Unjudged, Verdict, Violated
+from local_test.verdicts import Blocked, DoesNotApply, Rule, Status, Unjudged, Verdict, Violated
 
 MOST_SEEN = 2_000
 """Characters of evidence in a report; a table shows its first line."""
+NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML 1.0 has no way to write, and the carriage return, which a reader would turn into a new line."""
 
 
 def judge(subject: Subject, rules: Sequence[Rule]) -> Iterator[Verdict]:
@@ -177,6 +180,8 @@ def _verdict(rule: Rule, subject: Subject) -> Verdict:
         status, seen = Status.PASSED, rule.check(subject)
     except Violated as error:
         status, seen = Status.FAILED, str(error)
+    except Blocked as error:
+        status, seen = Status.BLOCKED, f"blocked by {error}"
     except DoesNotApply as error:
         status, seen = Status.NOT_APPLICABLE, str(error)
     except Unjudged as error:
@@ -201,4 +206,4 @@ def _facts(verdict: Verdict) -> dict[str, object]:
 
 def _printable(text: str) -> str:
     """Return a text as XML can hold it."""
-    return "".join(letter if letter in "\n\t" or letter >= " " else "?" for letter in text)
+    return NOT_XML.sub("?", text)

@@ -15,13 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from local_test.emulator import STOP_SERVING_S, Endpoint, Outcome, lay_out, stop, train
+from local_test.contents import Contents
+from local_test.emulator import Endpoint, Outcome, Reply, lay_out, stop, train
 from local_test.runners import Containers, Launch, Processes, Program
-from local_test.verdicts import DoesNotApply, Unjudged, Violated
+from local_test.starts import Start, wait_until, watch
+from local_test.verdicts import Blocked, DoesNotApply, Unjudged, Violated
 
 Made = TypeVar("Made")
 CAPABILITIES = "com.amazonaws.sagemaker.capabilities."
-POLL_S = 0.05
+STOP_S = 3
+"""How long a server is waited for that is no longer needed: whether it heeds SIGTERM is one rule's affair (H-6)."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,11 @@ class Subject:
             return {}
         return self.inspected["Config"].get("Labels") or {}
 
+    @property
+    def contents(self) -> Contents:
+        """The image's files."""
+        return self.once("contents", lambda: self._open.enter_context(Contents(self.containers)))
+
     def claims(self, capability: str) -> None:
         """Raise DoesNotApply where the image does not say that it has a capability of SageMaker's."""
         label = CAPABILITIES + capability
@@ -134,7 +142,7 @@ class Subject:
             elif self.train_data:
                 base, outcome = self.trained
                 if outcome.exit_code:
-                    raise Violated(f"there is no model to serve: train ended with exit code {outcome.exit_code}")
+                    raise Blocked("T-1")  # there is no model to serve
                 shutil.copytree(base / "model", folder, dirs_exist_ok=True)
             return folder  # empty: a container may carry its model in itself
 
@@ -144,8 +152,58 @@ class Subject:
 
     @property
     def endpoint(self) -> Endpoint:
-        """A server that is started as SageMaker starts one, and ready; raises Violated where it did not become so."""
-        return self.once("endpoint", lambda: self._open.enter_context(self.serving()))
+        """A server that is started as SageMaker starts one, and ready; raises Blocked where it did not become so."""
+        try:
+            start = self.first_start
+        except Violated as error:
+            raise Blocked("H-1") from error
+        if start.ready_s is None:
+            raise Blocked("H-7")
+        return start.endpoint
+
+    @property
+    def first_start(self) -> Start:
+        """How the server of `endpoint` started, well or not; raises Violated where the engine can't start it."""
+
+        def make() -> Start:
+            start = self._open.enter_context(self.watched())
+            if start.ready_s is not None and self.payload:
+                start.first = _answer(start.endpoint, self.payload)
+            return start
+
+        return self.once("first start", make)
+
+    @contextlib.contextmanager
+    def watched(
+        self,
+        environ: Mapping[str, str] | None = None,
+        *,
+        words: tuple[str, ...] = ("serve",),
+        options: tuple[str, ...] = (),
+        port: int = 8080,
+        model: Path | None = None,
+        writable: bool = False,
+        idle: bool = False,
+    ) -> Iterator[Start]:
+        """Start a server, give how it started, ready or not, and stop it; arguments as of `serving` and `watch`.
+
+        With `writable`, the model's folder is mounted so.
+
+        Raises:
+            Violated: the engine can't start it.
+            Unjudged: a source tree can't be started so.
+        """
+        began = time.monotonic()
+        place = f"{model or self.model}:/opt/ml/model{'' if writable else ':ro'}"
+        program = self.start(Launch(words, {**self.environ, **(environ or {})}, (place,), port, options))
+        try:
+            yield watch(program, self.start_s, began, idle=idle)
+        finally:
+            stop(program, STOP_S)
+
+    def kept(self, name: str, environ: Mapping[str, str] | None = None, **options: Any) -> Endpoint:
+        """Return a server that `serving` starts for the first to ask for its name; it runs until `close`."""
+        return self.once(name, lambda: self._open.enter_context(self.serving(environ, **options)))
 
     @contextlib.contextmanager
     def serving(
@@ -157,6 +215,7 @@ class Subject:
         port: int = 8080,
         ready: Callable[[Endpoint], bool] | None = None,
         model: Path | None = None,
+        with_model: bool = True,
         mounts: tuple[str, ...] = (),
     ) -> Iterator[Endpoint]:
         """Start a server, wait until it is ready, give it, and stop it as the platform does.
@@ -168,6 +227,7 @@ class Subject:
             port: where it is to listen.
             ready: tells that it is; `/ping` answers 200 where none is given.
             model: the folder to mount at /opt/ml/model, read-only; the subject's where none is given.
+            with_model: whether there is one: a multi-model endpoint starts with none.
             mounts: more of them, `folder:place[:ro]`.
 
         Raises:
@@ -175,16 +235,16 @@ class Subject:
             Unjudged: a source tree can't be started so.
         """
         started = time.monotonic()
-        place = f"{model or self.model}:/opt/ml/model:ro"
-        launch = Launch(words, {**self.environ, **(environ or {})}, (place, *mounts), port, options)
+        place = (f"{model or self.model}:/opt/ml/model:ro",) if with_model else ()
+        launch = Launch(words, {**self.environ, **(environ or {})}, (*place, *mounts), port, options)
         program = self.start(launch)
         endpoint = Endpoint(program)
         try:
-            _wait(endpoint, ready or (lambda endpoint: endpoint.ping().status == 200), started, self.start_s)
+            wait_until(endpoint, ready or (lambda endpoint: endpoint.ping().status == 200), started, self.start_s)
             endpoint.seconds_to_ready = time.monotonic() - started
             yield endpoint
         finally:
-            stop(program, STOP_SERVING_S)
+            stop(program, STOP_S)
 
     def start(self, launch: Launch) -> Program:
         """Start a program.
@@ -201,6 +261,13 @@ class Subject:
             raise Violated(str(error)) from error
 
 
+def _answer(endpoint: Endpoint, payload: Payload) -> Reply | str:
+    try:
+        return endpoint.invoke(payload.body, payload.content_type)
+    except OSError as error:
+        return f"{type(error).__name__}: {error}"
+
+
 def _start_process(processes: Processes, launch: Launch) -> Program:
     """Start a word of a source tree as nearly as that can be."""
     if launch.options or len(launch.words) != 1:
@@ -210,24 +277,3 @@ def _start_process(processes: Processes, launch: Launch) -> Program:
     if "/opt/ml/model" in folders:
         (base / "model").symlink_to(folders["/opt/ml/model"])
     return processes.start(launch.words[0], base, launch.environ)
-
-
-def _wait(endpoint: Endpoint, ready: Callable[[Endpoint], bool], started: float, patience_s: float) -> None:
-    last = "nothing listened"
-    while time.monotonic() - started < patience_s:
-        try:
-            if ready(endpoint):
-                return
-            last = "it answered, and not as it should"
-        except OSError as error:
-            last = f"{type(error).__name__}: {error}"
-        if not endpoint.program.is_running():
-            said = endpoint.program.output()
-            raise Violated(f"it ended with exit code {endpoint.program.wait()}: {_end(said)}")
-        time.sleep(POLL_S)
-    raise Violated(f"it was not ready within {patience_s:g} s ({last}): {_end(endpoint.program.output())}")
-
-
-def _end(text: str, lines: int = 8) -> str:
-    """Return the end of a log, as evidence."""
-    return "\n".join(text.strip().splitlines()[-lines:]) or "it printed nothing"

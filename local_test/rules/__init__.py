@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from local_test.rules import ping
+from local_test.rules import contents, ending, image, isolation, launch, ping, words
 from local_test.verdicts import Rule
 
-RULES: tuple[Rule, ...] = (*ping.RULES,)
+RULES: tuple[Rule, ...] = (
+    *image.RULES,
+    *contents.RULES,
+    *launch.RULES,
+    *ping.RULES,
+    *words.RULES,
+    *isolation.RULES,
+    *ending.RULES,
+)
