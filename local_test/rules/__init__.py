@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from local_test.rules import ping
+from local_test.rules import data, hosts, inputs, ping, spot, stopping, training
 from local_test.verdicts import Rule
 
-RULES: tuple[Rule, ...] = (*ping.RULES,)
+RULES: tuple[Rule, ...] = (
+    *training.RULES,
+    *inputs.RULES,
+    *data.RULES,
+    *stopping.RULES,
+    *spot.RULES,
+    *hosts.RULES,
+    *ping.RULES,
+)
