@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -24,6 +25,10 @@ class Program(Protocol):
     @property
     def url(self) -> str:
         """Where it listens, without a path."""
+
+    @property
+    def pid(self) -> int:
+        """Its first process, as this machine numbers it; 0 where that can't be seen from here."""
 
     def wait(self, timeout_s: float | None = None) -> int:
         """Return the exit code; raises subprocess.TimeoutExpired."""
@@ -76,6 +81,11 @@ class Process:
     url: str
     final: str = ""
     """All that it printed, once it has ended."""
+
+    @property
+    def pid(self) -> int:
+        """Its first process."""
+        return self.popen.pid
 
     def wait(self, timeout_s: float | None = None) -> int:
         """Return the exit code."""
@@ -189,6 +199,19 @@ class Container:
     ended: dict[str, Any] = field(default_factory=dict)
     watched: bool = False
 
+    @cached_property
+    def pid(self) -> int:
+        """Its first process; 0 where the engine runs on another machine, or in a virtual one."""
+        asked = [self.docker, "inspect", "--format", "{{.State.Pid}} {{.Id}}", self.name]
+        told = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split()
+        if len(told) != 2 or told[0] == "0":
+            return 0
+        try:
+            groups = Path(f"/proc/{told[0]}/cgroup").read_text()
+        except OSError:
+            return 0
+        return int(told[0]) if told[1] in groups else 0  # the number may be another process's here
+
     def wait(self, timeout_s: float | None = None) -> int:
         """Return the exit code; raises subprocess.TimeoutExpired."""
         if not self.ended:
@@ -227,11 +250,6 @@ class Container:
     def changed(self) -> list[str]:
         """The paths in the image's own file system that it made, changed or removed, once it has ended and was watched."""
         return [line.split(" ", 1)[1] for line in self.ended.get("changed", "").splitlines() if " " in line]
-
-    @property
-    def pid(self) -> int:
-        """The number of its first process on the engine's machine; 0 where it has ended."""
-        return int(self._ask("inspect", "--format", "{{.State.Pid}}").strip() or 0)
 
     def _ask(self, *words: str) -> str:
         command = [self.docker, *words, self.name]

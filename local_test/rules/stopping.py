@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 from local_test.emulator import STOP_TRAINING_S, Outcome
 from local_test.jobs import Running, TrainingJob
 from local_test.rules.jobs import KILLED, files
-from local_test.runners import Container, Process, Program
+from local_test.runners import Container, Program
 from local_test.subject import Subject
 from local_test.verdicts import Rule, Severity, Unjudged, Violated
 
@@ -106,9 +107,8 @@ def _stop(subject: Subject, when: str, part: float) -> Stopped:
 def _stop_once_handled(job: TrainingJob, running: Running, moment: float, patience_s: float) -> Stopped:
     """Look at process 1 until it takes SIGTERM, and stop the job then, but not before its moment."""
     process, handled, sent = "", None, None
-    look = _Look(running.program)
     while running.program.is_running() and handled is None:
-        status = look.status()
+        status = _status(running.program)
         if status:
             process = status["Name"]
             taken = int(status["SigCgt"], 16) | int(status["SigBlk"], 16)  # blocked: it waits for it, as inits do
@@ -120,27 +120,17 @@ def _stop_once_handled(job: TrainingJob, running: Running, moment: float, patien
     return Stopped("early", running.outcome(), sent, len(files(job.model)), process, handled)
 
 
-class _Look:
-    """Reads what the kernel says of a program's first process."""
-
-    def __init__(self, program: Program) -> None:
-        self.program = program
-        self.pid = program.popen.pid if isinstance(program, Process) else program.pid if isinstance(program, Container) else 0
-
-    def status(self) -> dict[str, str]:
-        """Return /proc/PID/status by names; nothing where it can't be read."""
-        try:
-            text = Path(f"/proc/{self.pid}/status").read_text()
-        except OSError:
-            text = ""
-        if isinstance(self.program, Container) and not re.search(r"^NSpid:.*\t1$", text, re.MULTILINE):
-            text = self._inside(self.program)  # the engine runs on another machine
-        found = dict(re.findall(r"^(\w+):\s*(.*)$", text, re.MULTILINE))
-        return found if {"Name", "SigCgt", "SigBlk"} <= found.keys() else {}
-
-    def _inside(self, container: Container) -> str:
-        words = [container.docker, "exec", container.name, "cat", "/proc/1/status"]
-        return subprocess.run(words, capture_output=True, text=True, check=False).stdout
+def _status(program: Program) -> dict[str, str]:
+    """Return what the kernel says of a program's first process, by names; nothing where it can't be read."""
+    text = ""
+    if program.pid:
+        with contextlib.suppress(OSError):
+            text = Path(f"/proc/{program.pid}/status").read_text()
+    elif isinstance(program, Container):  # the engine runs on another machine
+        words = [program.docker, "exec", program.name, "cat", "/proc/1/status"]
+        text = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+    found = dict(re.findall(r"^(\w+):\s*(.*)$", text, re.MULTILINE))
+    return found if {"Name", "SigCgt", "SigBlk"} <= found.keys() else {}
 
 
 def _patience_s(subject: Subject) -> float:

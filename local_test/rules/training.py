@@ -127,6 +127,8 @@ def _does_not_need(subject: Subject, need: Need) -> str:
     if not outcome.exit_code:
         return f"train ended well without {need.what}"
     found = _needed(subject)
+    if not found and was_cut(outcome, subject.train_s):
+        raise Unjudged(why(outcome, subject.train_s))
     if found is need:
         raise Violated(f"{why(outcome, subject.train_s)}\nWith {need.what} it ends well.")
     raise Blocked(found.number if found else "T-1")
