@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from local_test.rules import contents, ending, image, isolation, launch, ping, words
+from local_test.rules import contents, data, ending, hosts, image, inputs, isolation, launch, ping, spot, stopping, training, words
 from local_test.verdicts import Rule
 
 RULES: tuple[Rule, ...] = (
@@ -13,4 +13,10 @@ RULES: tuple[Rule, ...] = (
     *words.RULES,
     *isolation.RULES,
     *ending.RULES,
+    *training.RULES,
+    *inputs.RULES,
+    *data.RULES,
+    *stopping.RULES,
+    *spot.RULES,
+    *hosts.RULES,
 )
