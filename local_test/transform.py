@@ -168,14 +168,19 @@ def run_job(platform: Platform, base: Path, job: TransformJob, inputs: Path, out
         return transform(endpoint, job, inputs, output)
 
 
-def transform(endpoint: Endpoint, job: TransformJob, inputs: Path, output: Path) -> Transformed:
+def transform(
+    endpoint: Endpoint, job: TransformJob, inputs: Path, output: Path, offered: Mapping[str, int | str] | None = None
+) -> Transformed:
     """Transform a file, or every file below a folder, to `<name>.out` below `output`, with a server that has been started.
+
+    What the server offers is asked for, unless `offered` says it.
 
     Raises:
         ValueError: the platform would refuse the job, or what the container offers.
     """
     job.check()
-    done = Transformed(job.parameters(offered_parameters(endpoint.get("/execution-parameters"))))
+    told = offered_parameters(endpoint.get("/execution-parameters")) if offered is None else offered
+    done = Transformed(job.parameters(told))
     with ThreadPoolExecutor(done.parameters.max_concurrent_transforms) as pool:
         sender = Sender(endpoint, job, done, pool)
         for path in sorted(inputs.rglob("*")) if inputs.is_dir() else [inputs]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from local_test.rules import ping
+from local_test.rules import batch, multimodel, ping
 from local_test.verdicts import Rule
 
-RULES: tuple[Rule, ...] = (*ping.RULES,)
+RULES: tuple[Rule, ...] = (*ping.RULES, *batch.RULES, *multimodel.RULES)
