@@ -198,6 +198,8 @@ class Endpoint:
         except urllib.error.HTTPError as error:
             with error:
                 return Reply(error.code, error.read(), dict(error.headers), time.monotonic() - started)
+        except ConnectionError:
+            raise
         except http.client.HTTPException as error:  # no OSError, though the server did it
             raise ConnectionError(f"what was answered is no HTTP: {type(error).__name__} {error}") from error
 
