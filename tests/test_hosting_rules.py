@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import random
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from threading import Lock
@@ -14,8 +15,8 @@ from threading import Lock
 import pytest
 from servers import LINES, Answer, Answers, Registry, answering, summing, sums
 
-from local_test import payloads
-from local_test.conformance import judge
+from local_test import conformance, payloads
+from local_test.emulator import Endpoint
 from local_test.rules import batch, multimodel
 from local_test.runners import Containers, Processes
 from local_test.subject import Payload, Subject
@@ -27,21 +28,39 @@ MODELS = [rule.name for rule in multimodel.RULES]
 
 
 @pytest.fixture
-def judged(tmp_path: Path):
-    """A function: the verdicts by name of rules on servers, each by the name that the rules know it by."""
+def judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., dict[str, Verdict]]]:
+    """A function: the verdicts by name of rules, and of no others that they need, on servers of this process."""
     with ExitStack() as opened:
 
         def judged(rules: tuple[Rule, ...], payload: Payload | None = NUMBERS, **servers: Answers) -> dict[str, Verdict]:
-            subject = Subject(Processes(), tmp_path, payload=payload)
-            for name, answers in {"endpoint": sums, **servers}.items():
-                endpoint = opened.enter_context(answering(answers))
-                subject.once(name.replace("_", "-"), lambda endpoint=endpoint: endpoint)
+            own = {rule.name for rule in rules}
+            alone = tuple(replace(rule, needs=tuple(own.intersection(rule.needs))) for rule in rules)
+            monkeypatch.setattr(conformance, "RULES", alone)
+            started = {
+                name: opened.enter_context(answering(answers)) for name, answers in {"endpoint": sums, **servers}.items()
+            }
+            subject = Hosted(Processes(), tmp_path, payload=payload)
+            subject.servers.update(started)
             (tmp_path / "model").mkdir()
             (tmp_path / "model" / "weights").write_text("1")
             subject.once("model", lambda: tmp_path / "model")
-            return {verdict.rule.name: verdict for verdict in judge(subject, rules)}
+            return {verdict.rule.name: verdict for verdict in conformance.judge(subject, alone)}
 
         yield judged
+
+
+@dataclass
+class Hosted(Subject):
+    """A subject whose servers run already."""
+
+    servers: dict[str, Endpoint] = field(default_factory=dict)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self.servers["endpoint"]
+
+    def kept(self, name: str, environ: Mapping[str, str] | None = None, **options: object) -> Endpoint:
+        return self.servers[name.replace("-", "_")]
 
 
 def names(verdicts: Mapping[str, Verdict], status: Status) -> list[str]:
@@ -142,7 +161,7 @@ def test_a_fault_in_batch_is_found_by_its_rule_alone(judged, answers: Answers, r
 
 def test_a_right_server_keeps_every_rule_of_batch_with_parameters_and_without(judged) -> None:
     verdicts = judged(batch.RULES, batch=offering(200, b'{"MaxConcurrentTransforms": 2}'))
-    assert names(verdicts, Status.PASSED) == ["becomes_ready", *BATCH]
+    assert names(verdicts, Status.PASSED) == BATCH
     assert "offered: 2 at a time, MultiRecord, 6 MB" in verdicts["execution_parameters_can_be_used"].seen
     assert "3 different answers" in verdicts["records_are_answered_in_order"].seen
 
@@ -157,7 +176,7 @@ def test_a_header_in_the_payload_is_no_record(judged) -> None:
         return summing(body.removeprefix(b"a,b\n"))
 
     verdicts = judged(batch.RULES, Payload(b"a,b\n1,2\n3,4\n5,6", "text/csv"), batch=invocations(headed))
-    assert names(verdicts, Status.PASSED) == ["becomes_ready", *BATCH]
+    assert names(verdicts, Status.PASSED) == BATCH
 
 
 def test_answers_that_are_never_the_same_say_nothing_of_order(judged) -> None:
@@ -341,7 +360,6 @@ def test_a_fault_of_a_multi_model_server_is_found_by_its_rule_alone(
 def test_what_could_not_be_loaded_blocks_the_rules_that_load(judged) -> None:
     verdicts = judged(multimodel.RULES, multi_model=LoadsNothing())
     assert names(verdicts, Status.PASSED) == [
-        "becomes_ready",
         "starts_without_a_model",
         "a_model_that_is_not_loaded_is_404",
         "a_bad_load_harms_nothing",
@@ -351,7 +369,7 @@ def test_what_could_not_be_loaded_blocks_the_rules_that_load(judged) -> None:
 
 def test_a_right_registry_keeps_every_rule_of_multi_model_endpoints(judged) -> None:
     verdicts = judged(multimodel.RULES, multi_model=Registry())
-    assert names(verdicts, Status.PASSED) == ["becomes_ready", *MODELS]
+    assert names(verdicts, Status.PASSED) == MODELS
     assert "what /invocations does" in verdicts["a_model_answers"].seen
 
 
@@ -382,7 +400,7 @@ def test_a_server_that_starts_at_an_endpoint_alone_is_found_out(tmp_path: Path) 
     with closing(
         Subject(Processes(tmp_path), tmp_path / "run", payload=NUMBERS, model_tar=archive(tmp_path, tmp_path))
     ) as subject:
-        verdicts = {verdict.rule.name: verdict for verdict in judge(subject, (*batch.RULES, *multimodel.RULES))}
+        verdicts = {verdict.rule.name: verdict for verdict in conformance.judge(subject, (*batch.RULES, *multimodel.RULES))}
     assert names(verdicts, Status.FAILED) == ["batch_starts", "starts_without_a_model"]
     assert "There is no model in model/" in verdicts["starts_without_a_model"].seen
     assert verdicts["records_are_answered_in_order"].seen == "blocked by H-25"
@@ -404,7 +422,7 @@ def archive(folder: Path, target: Path) -> Path:
 def all_of_berth(platform: Containers | Processes, model: Path, manifest: dict, folder: Path) -> list[Verdict]:
     payload = Payload(payloads.csv_body(manifest), "text/csv")
     with closing(Subject(platform, folder, payload=payload, model_tar=archive(model, folder))) as subject:
-        return list(judge(subject, (*batch.RULES, *multimodel.RULES)))
+        return list(conformance.judge(subject, (*batch.RULES, *multimodel.RULES)))
 
 
 def test_berth_keeps_every_rule_as_processes(model_dir: Path, manifest: dict, tmp_path: Path) -> None:

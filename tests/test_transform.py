@@ -14,7 +14,7 @@ from servers import Answer, answering, summing, sums
 from local_test import payloads
 from local_test.emulator import Endpoint, serving
 from local_test.filters import BadFilter, Processing, parse, select
-from local_test.records import MIB, BadObject, body_of, mini_batches
+from local_test.batches import MIB, BadObject, body_of, mini_batches
 from local_test.runners import Processes
 from local_test.transform import BadParameters, Parameters, TransformJob, run_job, transform
 
