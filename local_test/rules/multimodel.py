@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from typing import Any
 from urllib.parse import quote
 
 from local_test.emulator import Endpoint, Reply
+from local_test.frontend import link
 from local_test.runners import Processes
 from local_test.subject import Subject
 from local_test.verdicts import Rule, Severity, Unjudged, Violated
@@ -46,7 +46,7 @@ class Host:
         name = sha256(target.encode()).hexdigest()[:32]
         folder = self.base / "models" / name / "model"
         if not folder.exists():
-            shutil.copytree(self.model, folder, copy_function=_link)
+            shutil.copytree(self.model, folder, copy_function=link)
         return name, f"{self.seen_base}/models/{name}/model"
 
     def load(self, name: str, url: str) -> Reply:
@@ -241,14 +241,6 @@ def _object(reply: Reply, what: str) -> dict[str, Any]:
 def _expect(reply: Reply, status: int, what: str) -> None:
     if reply.status != status:
         raise Violated(f"{what} answered {reply.status}, not {status}: {reply.text[:200]}")
-
-
-def _link(source: str, target: str) -> None:
-    """Copy a file without its bytes, where that can be."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def _rule(title: str, fix: str, check: Callable[[Subject], str], *needs: str) -> Rule:
