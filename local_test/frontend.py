@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from local_test.emulator import STOP_SERVING_S, Endpoint, Reply, stop, wait_until_ready
-from local_test.runners import Containers, Launch, Platform
+from local_test.runners import Containers, Launch, Platform, Program
 
 
 @dataclass
@@ -125,10 +125,7 @@ def serving_models(
     """
     (base / "models").mkdir(parents=True)
     variables = {"SAGEMAKER_MULTI_MODEL": "true", **(environ or {})}
-    if isinstance(platform, Containers):
-        program = platform.launch(Launch(("serve",), variables, (f"{base / 'models'}:/opt/ml/models:ro",)))  # H-4: read-only
-    else:
-        program = platform.start("serve", base, variables)
+    program = _start(platform, base, variables)
     endpoint = Endpoint(program)
     try:
         wait_until_ready(endpoint)
@@ -143,3 +140,9 @@ def link(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
+
+
+def _start(platform: Platform, base: Path, variables: Mapping[str, str]) -> Program:
+    if isinstance(platform, Containers):
+        return platform.launch(Launch(("serve",), variables, (f"{base / 'models'}:/opt/ml/models:ro",)))  # H-4: read-only
+    return platform.start("serve", base, variables)

@@ -82,6 +82,11 @@ def answering(answers: Answers) -> Iterator[Endpoint]:
         thread.join()
 
 
+def invocations(answer: Callable[[bytes], Answer]) -> Answers:
+    """Answer /invocations so, and nothing else."""
+    return lambda _method, path, body, _headers: answer(body) if path == "/invocations" else (404, b"", LINES)
+
+
 def summing(body: bytes, end: str = "") -> Answer:
     """Answer each line of CSV with the sum of its numbers, 400 where one has none: a reader can compute it by eye."""
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock
 
 import pytest
-from servers import LINES, Answer, Answers, Registry, answering, summing, sums
+from servers import LINES, Answer, Answers, Registry, answering, invocations, summing, sums
 
 from local_test import conformance, payloads
 from local_test.emulator import Endpoint
@@ -68,11 +68,6 @@ def names(verdicts: Mapping[str, Verdict], status: Status) -> list[str]:
 
 
 # --- batch transform
-
-
-def invocations(answer: Callable[[bytes], Answer]) -> Answers:
-    """Answer /invocations so, and nothing else."""
-    return lambda _method, path, body, _: answer(body) if path == "/invocations" else (404, b"", LINES)
 
 
 def offering(status: int, body: bytes) -> Answers:
@@ -220,7 +215,8 @@ def test_without_a_payload_of_lines_records_are_not_judged(judged, payload: Payl
 
 class TakesTwice(Registry):
     def load(self, body: bytes) -> Answer:
-        return (200, b"", LINES) if super().load(body)[0] == 409 else super().load(body)
+        answer = super().load(body)
+        return (200, b"", LINES) if answer[0] == 409 else answer
 
 
 class LosesOnSecond(Registry):

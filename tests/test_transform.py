@@ -9,12 +9,12 @@ from pathlib import Path
 from threading import Barrier, Lock
 
 import pytest
-from servers import Answer, answering, summing, sums
+from servers import Answer, answering, invocations, summing, sums
 
 from local_test import payloads
+from local_test.batches import MIB, BadObject, body_of, mini_batches
 from local_test.emulator import Endpoint, serving
 from local_test.filters import BadFilter, Processing, parse, select
-from local_test.batches import MIB, BadObject, body_of, mini_batches
 from local_test.runners import Processes
 from local_test.transform import BadParameters, Parameters, TransformJob, run_job, transform
 
@@ -217,7 +217,7 @@ def test_documents_are_joined_under_the_platforms_names() -> None:
 
 
 def test_answers_that_are_not_as_many_as_records_fail_the_object(tmp_path: Path) -> None:
-    with answering(lambda *_: (200, b"1\n2", "text/csv")) as endpoint:
+    with answering(invocations(lambda _: (200, b"1\n2", "text/csv"))) as endpoint:
         done = transform(endpoint, job(join_source="Input"), put(tmp_path, rows_csv=ROWS), tmp_path)
     assert done.status == "Failed"
     assert "3 records can't be joined with 2 answers" in next(iter(done.failures.values()))
@@ -311,13 +311,13 @@ def test_a_newline_follows_each_answer_whatever_it_ends_with(tmp_path: Path) -> 
 def test_the_header_of_a_file_is_in_its_first_mini_batch_alone(tmp_path: Path) -> None:
     bodies = []
 
-    def keep(_method: str, path: str, body: bytes, _: Mapping[str, str]) -> Answer:
+    def keep(body: bytes) -> Answer:
         bodies.append(body)
-        return (200, b"", "text/csv") if path == "/invocations" else (404, b"", "")
+        return 200, b"", "text/csv"
 
-    with answering(keep) as endpoint:
-        transform(endpoint, job(max_payload_mb=1), put(tmp_path, a=b"x\n" + b"1\n" * MIB), tmp_path)
-    assert [body[:2] for body in bodies if body] == [b"x\n", b"1\n", b"1\n"]
+    with answering(invocations(keep)) as endpoint:
+        transform(endpoint, job(max_payload_mb=1), put(tmp_path, a=b"x\n" + (b"1" * 1_023 + b"\n") * 2_048), tmp_path)
+    assert [body[:2] for body in bodies] == [b"x\n", b"11", b"11"]
 
 
 def test_types_are_sent_as_the_job_says(tmp_path: Path) -> None:
@@ -340,9 +340,7 @@ def test_a_job_without_a_payload_limit_sends_chunks(tmp_path: Path) -> None:
 def test_as_many_requests_are_open_at_once_as_the_job_says_and_answers_keep_their_order(tmp_path: Path) -> None:
     together, lock, most = Barrier(3, timeout=10), Lock(), [0, 0]
 
-    def slow(_method: str, path: str, body: bytes, _: Mapping[str, str]) -> Answer:
-        if path != "/invocations":
-            return 404, b"", ""
+    def slow(body: bytes) -> Answer:
         with lock:
             most[0] += 1
             most[1] = max(most)
@@ -352,7 +350,7 @@ def test_as_many_requests_are_open_at_once_as_the_job_says_and_answers_keep_thei
         return summing(body)
 
     rows = b"".join(b"%d\n" % number for number in range(12))
-    with answering(slow) as endpoint:
+    with answering(invocations(slow)) as endpoint:
         done = transform(
             endpoint, job(batch_strategy="SingleRecord", max_concurrent_transforms=3), put(tmp_path, a=rows), tmp_path
         )
@@ -377,12 +375,11 @@ def test_what_the_body_is_not_to_blame_for_is_sent_again(tmp_path: Path, status:
 def test_an_invocation_that_takes_too_long_fails_its_object(tmp_path: Path) -> None:
     held = Barrier(2)
 
-    def hold(_method: str, path: str, _body: bytes, _: Mapping[str, str]) -> Answer:
-        if path == "/invocations":
-            held.wait(10)
-        return 404, b"", ""
+    def hold(_: bytes) -> Answer:
+        held.wait(10)
+        return 200, b"", ""
 
-    with answering(hold) as endpoint:
+    with answering(invocations(hold)) as endpoint:
         patience = job(invocations_timeout_s=0.2, invocations_max_retries=0)
         done = transform(endpoint, patience, put(tmp_path, a=ROWS), tmp_path)
         held.wait(10)
@@ -409,7 +406,7 @@ def test_both_strategies_and_several_requests_at_once_leave_the_same_output(
         for name, options in {
             "many": {},
             "one": {"batch_strategy": "SingleRecord"},
-            "four": {"batch_strategy": "SingleRecord", "max_concurrent_transforms": 4},
+            "four": {"batch_strategy": "SingleRecord", "max_concurrent_transforms": 4, "max_payload_mb": 6},
         }.items()
     ]
     assert outputs[0].count("\n") == 60
