@@ -11,6 +11,8 @@ import tempfile
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -23,6 +25,10 @@ class Program(Protocol):
     @property
     def url(self) -> str:
         """Where it listens, without a path."""
+
+    @property
+    def pid(self) -> int:
+        """Its first process, as this machine numbers it; 0 where that can't be seen from here."""
 
     def wait(self, timeout_s: float | None = None) -> int:
         """Return the exit code; raises subprocess.TimeoutExpired."""
@@ -76,6 +82,11 @@ class Process:
     final: str = ""
     """All that it printed, once it has ended."""
 
+    @property
+    def pid(self) -> int:
+        """Its first process."""
+        return self.popen.pid
+
     def wait(self, timeout_s: float | None = None) -> int:
         """Return the exit code."""
         code = self.popen.wait(timeout_s)
@@ -112,6 +123,10 @@ class Launch:
     """Where it is expected to listen; 0 for a program that doesn't, which gets no network."""
     options: tuple[str, ...] = ()
     """More words for `docker run`, such as `--read-only`."""
+    network: str = ""
+    """The network to be on; where none is named, an internal one with a port and none without."""
+    watched: bool = False
+    """Whether to note, once it has ended, when it printed what and which of the image's own files it changed."""
 
 
 @dataclass(frozen=True)
@@ -143,14 +158,15 @@ class Containers:
         name = f"berth-{uuid.uuid4().hex[:12]}"
         variables = [part for item in launch.environ.items() for part in ("--env", "=".join(item))]
         mounts = [part for mount in launch.mounts for part in ("--volume", mount)]
-        network = self._internal_network() if launch.port else "none"
+        network = launch.network or (self._internal_network() if launch.port else "none")
         command = ["run", "--detach", "--name", name, "--network", network, *mounts, *variables, *self.options, *launch.options]
         try:
             self._docker(*command, self.image, *launch.words)
         except RuntimeError:
             subprocess.run([self.docker, "rm", "--force", name], capture_output=True, check=False)  # it was made, not started
             raise
-        return Container(self.docker, name, f"http://{self._address(name)}:{launch.port}" if launch.port else "")
+        url = f"http://{self._address(name)}:{launch.port}" if launch.port else ""
+        return Container(self.docker, name, url, watched=launch.watched)
 
     def inspect(self) -> dict[str, Any]:
         """Return what the engine knows of the image."""
@@ -181,6 +197,20 @@ class Container:
     name: str
     url: str
     ended: dict[str, Any] = field(default_factory=dict)
+    watched: bool = False
+
+    @cached_property
+    def pid(self) -> int:
+        """Its first process; 0 where the engine runs on another machine, or in a virtual one."""
+        asked = [self.docker, "inspect", "--format", "{{.State.Pid}} {{.Id}}", self.name]
+        told = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split()
+        if len(told) != 2 or told[0] == "0":
+            return 0
+        try:
+            groups = Path(f"/proc/{told[0]}/cgroup").read_text()
+        except OSError:
+            return 0
+        return int(told[0]) if told[1] in groups else 0  # the number may be another process's here
 
     def wait(self, timeout_s: float | None = None) -> int:
         """Return the exit code; raises subprocess.TimeoutExpired."""
@@ -190,7 +220,8 @@ class Container:
             done = subprocess.run(
                 [self.docker, "wait", self.name], capture_output=True, text=True, timeout=timeout_s, check=True
             )
-            self.ended.update(output=self.output(), code=int(done.stdout))
+            seen = {"lines": self._ask("logs", "--timestamps"), "changed": self._ask("diff")} if self.watched else {}
+            self.ended.update(output=self.output(), code=int(done.stdout), **seen)
             subprocess.run([self.docker, "rm", "--force", self.name], capture_output=True, check=False)
         return int(self.ended["code"])
 
@@ -207,8 +238,23 @@ class Container:
         """Return what it has printed so far."""
         if self.ended:
             return str(self.ended["output"])
+        return self._ask("logs")
+
+    @property
+    def printed_at(self) -> list[float]:
+        """When each line came, in seconds since 1970, once it has ended and was watched."""
+        moments = (line.split(" ", 1)[0] for line in self.ended.get("lines", "").splitlines())
+        return [datetime.fromisoformat(moment).timestamp() for moment in moments if moment]
+
+    @property
+    def changed(self) -> list[str]:
+        """The paths in the image's own file system that it made, changed or removed, once it has ended and was watched."""
+        return [line.split(" ", 1)[1] for line in self.ended.get("changed", "").splitlines() if " " in line]
+
+    def _ask(self, *words: str) -> str:
+        command = [self.docker, *words, self.name]
         done = subprocess.run(
-            [self.docker, "logs", self.name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace", check=False
         )
         return done.stdout
 

@@ -11,16 +11,23 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from local_test.emulator import STOP_SERVING_S, Endpoint, Outcome, lay_out, stop, train
+from local_test.emulator import STOP_SERVING_S, Endpoint, Outcome, lay_out, stop
+from local_test.jobs import TrainingJob
 from local_test.runners import Containers, Launch, Processes, Program
-from local_test.verdicts import DoesNotApply, Unjudged, Violated
+from local_test.verdicts import Blocked, DoesNotApply, Unjudged, Violated
 
 Made = TypeVar("Made")
 CAPABILITIES = "com.amazonaws.sagemaker.capabilities."
+PLATFORM = {
+    "AWS_REGION": "us-east-1",
+    "TRAINING_JOB_NAME": "conformance",
+    "TRAINING_JOB_ARN": "arn:aws:sagemaker:us-east-1:111122223333:training-job/conformance",
+}
+"""What the platform sets in a training job's environment (T-16)."""
 POLL_S = 0.05
 
 
@@ -50,6 +57,12 @@ class Subject:
     start_s: float = 60
     """How long to wait for the first 200 of /ping (H-7 gives 8 minutes)."""
     channel: str = "training"
+    train_s: float = 120
+    """How long a training job may take."""
+    distributed: bool = False
+    """Whether its owner says that it trains on several hosts."""
+    pipe: bool = False
+    """Whether its owner says that it reads Pipe mode."""
     _made: dict[str, Any] = field(default_factory=dict)
     _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -111,13 +124,28 @@ class Subject:
         lay_out(base, {self.channel: self.train_data}, dict(self.hyperparameters), **options)
         return base
 
+    def job(self, name: str, **options: Any) -> TrainingJob:
+        """Return a training job with the owner's data and hyperparameters, not yet laid out; `options` are its fields.
+
+        Raises:
+            Unjudged: no training data was given.
+        """
+        if self.train_data is None:
+            raise Unjudged("no training data was given: --train-data DIR")
+        environ = {**PLATFORM, **self.environ}
+        job = TrainingJob(self.platform, self.folder / name, {self.channel: self.train_data}, self.hyperparameters)
+        return replace(job, **{"environ": environ, **options})
+
     @property
     def trained(self) -> tuple[Path, Outcome]:
-        """The /opt/ml of a training job and how it ended, well or not."""
+        """The /opt/ml of a training job and how it ended, well or not; raises Violated where it can't be started."""
 
         def make() -> tuple[Path, Outcome]:
-            base = self.lay_out("trained")
-            return base, train(self.platform, base, self.environ)
+            job = self.job("trained")
+            try:
+                return job.base, job.run(limit_s=self.train_s)
+            except RuntimeError as error:
+                raise Violated(str(error)) from error
 
         return self.once("trained", make)
 
@@ -132,9 +160,12 @@ class Subject:
                 with tarfile.open(self.model_tar) as archive:
                     archive.extractall(folder, filter="data")
             elif self.train_data:
-                base, outcome = self.trained
+                try:
+                    base, outcome = self.trained
+                except Violated:
+                    raise Blocked("T-1") from None
                 if outcome.exit_code:
-                    raise Violated(f"there is no model to serve: train ended with exit code {outcome.exit_code}")
+                    raise Blocked("T-1")  # there is no model to serve
                 shutil.copytree(base / "model", folder, dirs_exist_ok=True)
             return folder  # empty: a container may carry its model in itself
 

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from local_test.rules import batch, multimodel, ping
+from local_test.rules import batch, data, hosts, inputs, multimodel, ping, spot, stopping, training
 from local_test.verdicts import Rule
 
-RULES: tuple[Rule, ...] = (*ping.RULES, *batch.RULES, *multimodel.RULES)
+RULES: tuple[Rule, ...] = (
+    *training.RULES,
+    *inputs.RULES,
+    *data.RULES,
+    *stopping.RULES,
+    *spot.RULES,
+    *hosts.RULES,
+    *ping.RULES,
+    *batch.RULES,
+    *multimodel.RULES,
+)
