@@ -7,6 +7,7 @@ What the platform does and a plain start does not: no network, the model mounted
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import shutil
 import signal
@@ -157,6 +158,10 @@ class Endpoint:
         except urllib.error.HTTPError as error:
             with error:
                 return Reply(error.code, error.read(), dict(error.headers), time.monotonic() - started)
+        except ConnectionError:
+            raise
+        except http.client.HTTPException as error:  # no OSError, though the server did it
+            raise ConnectionError(f"what was answered is no HTTP: {type(error).__name__} {error}") from error
 
 
 @contextlib.contextmanager
@@ -170,14 +175,20 @@ def serving(platform: Platform, base: Path, environ: Mapping[str, str] | None = 
     program = platform.start("serve", base, environ or {})
     endpoint = Endpoint(program)
     try:
-        _wait_until_ready(endpoint, started)
+        wait_until_ready(endpoint)
         endpoint.seconds_to_ready = time.monotonic() - started
         yield endpoint
     finally:
         stop(program, STOP_SERVING_S)
 
 
-def _wait_until_ready(endpoint: Endpoint, started: float) -> None:
+def wait_until_ready(endpoint: Endpoint) -> None:
+    """Wait for the first 200 of `/ping`.
+
+    Raises:
+        RuntimeError: it ended, or was not ready in time; the message has what it printed.
+    """
+    started = time.monotonic()
     while time.monotonic() - started < START_S:
         with contextlib.suppress(OSError):
             if endpoint.ping().status == 200:

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from local_test.rules import contents, data, ending, hosts, image, inputs, isolation, launch, ping, spot, stopping, training, words
+from local_test.rules import (
+    batch,
+    contents,
+    data,
+    ending,
+    hosts,
+    image,
+    inputs,
+    isolation,
+    launch,
+    multimodel,
+    ping,
+    spot,
+    stopping,
+    training,
+    words,
+)
 from local_test.verdicts import Rule
 
 RULES: tuple[Rule, ...] = (
@@ -19,4 +35,6 @@ RULES: tuple[Rule, ...] = (
     *stopping.RULES,
     *spot.RULES,
     *hosts.RULES,
+    *batch.RULES,
+    *multimodel.RULES,
 )
