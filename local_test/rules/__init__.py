@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from local_test.rules import ping
+from local_test.rules import errors, formats, headers, kserve, limits, ping, platforms, rows
 from local_test.verdicts import Rule
 
-RULES: tuple[Rule, ...] = (*ping.RULES,)
+RULES: tuple[Rule, ...] = (
+    *ping.RULES,
+    *formats.RULES,
+    *errors.RULES,
+    *rows.RULES,
+    *headers.RULES,
+    *limits.RULES,
+    *platforms.RULES,
+    *kserve.RULES,
+)
