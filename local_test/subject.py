@@ -6,7 +6,6 @@ Each is made when the first rule asks for it. What can't be made is not made aga
 from __future__ import annotations
 
 import contextlib
-import http.client
 import shutil
 import tarfile
 import tempfile
@@ -51,8 +50,6 @@ class Subject:
     start_s: float = 60
     """How long to wait for the first 200 of /ping (H-7 gives 8 minutes)."""
     channel: str = "training"
-    asked: frozenset[str] = frozenset()
-    """Platforms that the owner named: their rules are then judged of an image that claims nothing of them, too."""
     _made: dict[str, Any] = field(default_factory=dict)
     _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -148,26 +145,7 @@ class Subject:
     @property
     def endpoint(self) -> Endpoint:
         """A server that is started as SageMaker starts one, and ready; raises Violated where it did not become so."""
-        return self.started("endpoint")
-
-    def started(self, name: str, **options: Any) -> Endpoint:
-        """Return a server that several rules share and that is stopped at the end; options are those of `serving`."""
-        return self.once(name, lambda: self._open.enter_context(self.serving(**options)))
-
-    def restarted(self) -> Endpoint:
-        """Return the shared server, started anew since it takes no connection any more.
-
-        Raises:
-            Unjudged: it does not become ready a second time.
-        """
-        if self._made.get("endpoint", (None, None))[0] is not None:
-            del self._made["endpoint"]
-        try:
-            return self.endpoint
-        except Violated as error:
-            gone = Unjudged(f"the server ended under an earlier rule's requests, and did not start again: {error}")
-            self._made["endpoint"] = (None, gone)  # of the rules to come, too, none is broken by that
-            raise gone from error
+        return self.once("endpoint", lambda: self._open.enter_context(self.serving()))
 
     @contextlib.contextmanager
     def serving(
@@ -180,7 +158,6 @@ class Subject:
         ready: Callable[[Endpoint], bool] | None = None,
         model: Path | None = None,
         mounts: tuple[str, ...] = (),
-        patience_s: float | None = None,
     ) -> Iterator[Endpoint]:
         """Start a server, wait until it is ready, give it, and stop it as the platform does.
 
@@ -192,10 +169,9 @@ class Subject:
             ready: tells that it is; `/ping` answers 200 where none is given.
             model: the folder to mount at /opt/ml/model, read-only; the subject's where none is given.
             mounts: more of them, `folder:place[:ro]`.
-            patience_s: how long to wait; `start_s` where none is given.
 
         Raises:
-            Violated: it ended, or was not ready in time; the message has the end of what it printed.
+            Violated: it ended, or was not ready in `start_s`; the message has the end of what it printed.
             Unjudged: a source tree can't be started so.
         """
         started = time.monotonic()
@@ -204,7 +180,7 @@ class Subject:
         program = self.start(launch)
         endpoint = Endpoint(program)
         try:
-            _wait(endpoint, ready or (lambda endpoint: endpoint.ping().status == 200), started, patience_s or self.start_s)
+            _wait(endpoint, ready or (lambda endpoint: endpoint.ping().status == 200), started, self.start_s)
             endpoint.seconds_to_ready = time.monotonic() - started
             yield endpoint
         finally:
@@ -243,7 +219,7 @@ def _wait(endpoint: Endpoint, ready: Callable[[Endpoint], bool], started: float,
             if ready(endpoint):
                 return
             last = "it answered, and not as it should"
-        except (OSError, http.client.HTTPException) as error:
+        except OSError as error:
             last = f"{type(error).__name__}: {error}"
         if not endpoint.program.is_running():
             said = endpoint.program.output()
