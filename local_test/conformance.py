@@ -18,7 +18,7 @@ from xml.etree import ElementTree as ET
 from local_test.rules import RULES
 from local_test.runners import Containers, Processes
 from local_test.subject import Payload, Subject
-from local_test.verdicts import DoesNotApply, Rule, Status, Unjudged, Verdict, Violated
+from local_test.verdicts import Blocked, DoesNotApply, Rule, Status, Unjudged, Verdict, Violated
 
 MOST_SEEN = 2_000
 """Characters of evidence in a report; a table shows its first line."""
@@ -181,6 +181,8 @@ def _verdict(rule: Rule, subject: Subject) -> Verdict:
         status, seen = Status.NOT_APPLICABLE, str(error)
     except Unjudged as error:
         status, seen = Status.UNJUDGED, str(error)
+    except Blocked as error:
+        status, seen = Status.BLOCKED, str(error)
     except OSError as error:  # what the container did to a connection
         status, seen = Status.FAILED, f"{type(error).__name__}: {error}"
     except Exception as error:  # ours: it must not pass for the image's fault

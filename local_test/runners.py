@@ -11,6 +11,7 @@ import tempfile
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -23,6 +24,10 @@ class Program(Protocol):
     @property
     def url(self) -> str:
         """Where it listens, without a path."""
+
+    @property
+    def pid(self) -> int:
+        """Its first process, as this machine numbers it; 0 where that can't be seen from here."""
 
     def wait(self, timeout_s: float | None = None) -> int:
         """Return the exit code; raises subprocess.TimeoutExpired."""
@@ -75,6 +80,11 @@ class Process:
     url: str
     final: str = ""
     """All that it printed, once it has ended."""
+
+    @property
+    def pid(self) -> int:
+        """Its first process."""
+        return self.popen.pid
 
     def wait(self, timeout_s: float | None = None) -> int:
         """Return the exit code."""
@@ -181,6 +191,19 @@ class Container:
     name: str
     url: str
     ended: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def pid(self) -> int:
+        """Its first process; 0 where the engine runs on another machine, or in a virtual one."""
+        asked = [self.docker, "inspect", "--format", "{{.State.Pid}} {{.Id}}", self.name]
+        told = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split()
+        if len(told) != 2 or told[0] == "0":
+            return 0
+        try:
+            groups = Path(f"/proc/{told[0]}/cgroup").read_text()
+        except OSError:
+            return 0
+        return int(told[0]) if told[1] in groups else 0  # the number may be another process's here
 
     def wait(self, timeout_s: float | None = None) -> int:
         """Return the exit code; raises subprocess.TimeoutExpired."""

@@ -45,6 +45,14 @@ class Unjudged(Exception):
     """It can't be seen from here; says what is lacking and how to give it."""
 
 
+class Blocked(Exception):
+    """Another rule is broken, and left nothing to judge: for what a rule learns only while it looks, beside its `needs`."""
+
+    def __init__(self, number: str, seen: str = "") -> None:
+        """Take the number of the broken rule, and what shows that it is the cause."""
+        super().__init__(f"blocked by {number}" + (f": {seen}" if seen else ""))
+
+
 @dataclass(frozen=True)
 class Rule:
     """One thing that a platform demands, and how to see whether it holds."""
