@@ -16,7 +16,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -164,10 +164,19 @@ class Endpoint:
         """Ask `/ping` as the platform does."""
         return self._call("GET", "/ping", None, {}, PING_S)
 
-    def invoke(self, body: bytes, content_type: str = "text/csv", accept: str = "", path: str = "/invocations") -> Reply:
-        """Send a payload; headers as SageMaker leaves them (H-13)."""
-        headers = {"Content-Type": content_type, **({"Accept": accept} if accept else {})}
-        return self._call("POST", path, body, headers, INVOKE_S)
+    def invoke(
+        self,
+        body: bytes | Iterable[bytes],
+        content_type: str = "text/csv",
+        accept: str = "",
+        path: str = "/invocations",
+        *,
+        more: Mapping[str, str] | None = None,
+        timeout_s: float = INVOKE_S,
+    ) -> Reply:
+        """Send a payload, in chunks where it is no bytes; headers as SageMaker leaves them (H-13), and `more` of them."""
+        headers = {"Content-Type": content_type, **({"Accept": accept} if accept else {}), **(more or {})}
+        return self._call("POST", path, body, headers, timeout_s)
 
     def get(self, path: str) -> Reply:
         """Get a page."""
@@ -177,7 +186,9 @@ class Endpoint:
         """Have something removed."""
         return self._call("DELETE", path, None, {}, INVOKE_S)
 
-    def _call(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], timeout_s: float) -> Reply:
+    def _call(
+        self, method: str, path: str, body: bytes | Iterable[bytes] | None, headers: Mapping[str, str], timeout_s: float
+    ) -> Reply:
         request = urllib.request.Request(self.program.url + path, body, dict(headers), method=method)
         started = time.monotonic()
         try:

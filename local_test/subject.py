@@ -145,7 +145,11 @@ class Subject:
     @property
     def endpoint(self) -> Endpoint:
         """A server that is started as SageMaker starts one, and ready; raises Violated where it did not become so."""
-        return self.once("endpoint", lambda: self._open.enter_context(self.serving()))
+        return self.kept("endpoint")
+
+    def kept(self, name: str, environ: Mapping[str, str] | None = None, **options: Any) -> Endpoint:
+        """Return a server that `serving` starts for the first to ask for its name; it runs until `close`."""
+        return self.once(name, lambda: self._open.enter_context(self.serving(environ, **options)))
 
     @contextlib.contextmanager
     def serving(
@@ -157,6 +161,7 @@ class Subject:
         port: int = 8080,
         ready: Callable[[Endpoint], bool] | None = None,
         model: Path | None = None,
+        with_model: bool = True,
         mounts: tuple[str, ...] = (),
     ) -> Iterator[Endpoint]:
         """Start a server, wait until it is ready, give it, and stop it as the platform does.
@@ -168,6 +173,7 @@ class Subject:
             port: where it is to listen.
             ready: tells that it is; `/ping` answers 200 where none is given.
             model: the folder to mount at /opt/ml/model, read-only; the subject's where none is given.
+            with_model: whether there is one: a multi-model endpoint starts with none.
             mounts: more of them, `folder:place[:ro]`.
 
         Raises:
@@ -175,8 +181,8 @@ class Subject:
             Unjudged: a source tree can't be started so.
         """
         started = time.monotonic()
-        place = f"{model or self.model}:/opt/ml/model:ro"
-        launch = Launch(words, {**self.environ, **(environ or {})}, (place, *mounts), port, options)
+        place = (f"{model or self.model}:/opt/ml/model:ro",) if with_model else ()
+        launch = Launch(words, {**self.environ, **(environ or {})}, (*place, *mounts), port, options)
         program = self.start(launch)
         endpoint = Endpoint(program)
         try:
