@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from broken import SOUND_IMAGE, Fault, build, build_sound, faults, remove
+from broken import SOUND_IMAGE, Fault, build_sound, faults, load, remove
 from conftest import SAMPLE, long
 
 from local_test.conformance import judge
@@ -83,23 +83,21 @@ Judged = Callable[[Fault], dict[str, Verdict]]
 def side_by_side(
     docker: str, wanted: Sequence[Fault], folder: Path, rules: Callable[[Fault], Sequence[Rule]], model_tar: Path | None
 ) -> Iterator[Judged]:
-    """Give a function that returns what is said of a fault's image: all are built and judged in threads."""
+    """Give a function that returns what is said of a fault's image: they are judged in threads."""
 
     def work(fault: Fault) -> dict[str, Verdict]:
-        build(docker, fault, folder / f"{fault.name}-image")
-        try:
-            scratch = folder / fault.name
-            scratch.mkdir()
-            return verdicts_of(fault.image, rules(fault), scratch, model_tar)
-        finally:
-            remove(docker, fault)
+        scratch = folder / fault.name
+        scratch.mkdir()
+        return verdicts_of(fault.image, rules(fault), scratch, model_tar)
 
+    load(docker, wanted, folder)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         begun: dict[str, Future[dict[str, Verdict]]] = {fault.name: pool.submit(work, fault) for fault in wanted}
         try:
             yield lambda fault: begun[fault.name].result()
         finally:
             pool.shutdown(cancel_futures=True)
+            remove(docker, wanted)
 
 
 def wanted_by(request: pytest.FixtureRequest, test: str) -> list[Fault]:
