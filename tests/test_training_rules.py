@@ -32,10 +32,8 @@ def read(name, default):
 
 
 def parse(text):
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text.lower() == "true" if text.lower() in ("true", "false") else text
+    value = json.loads(text)
+    return parse(value) if isinstance(value, str) else value
 
 
 def numbers():
@@ -73,7 +71,7 @@ def main():
         steps = int(knobs["rounds"])
     if FAULT == "strict" and set(knobs) - {"rounds"}:
         raise ValueError(f"unknown: {sorted(knobs)}")
-    rounds = int(parse(parse(knobs["rounds"]) if isinstance(knobs["rounds"], str) else knobs["rounds"]))
+    rounds = parse(knobs["rounds"])
     if FAULT == "needs output":
         (BASE / "output" / "data" / "note").write_text("")
     if FAULT == "refuses config" and len(list(CONFIG.iterdir())) > 4:
