@@ -14,14 +14,21 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from local_test.asynchronous import AsyncEndpoint, serving_async
+from local_test.emulator import Endpoint, serving
+from local_test.frontend import FrontEnd, serving_models
 from local_test.jobs import TrainingJob
+from local_test.pipeline import Pipeline, Stage, serving_pipeline
 from local_test.runners import Containers, Platform, Processes
+from local_test.transform import Transformed, TransformJob, run_job
 
 # Training
 
@@ -47,3 +54,68 @@ def training_job(platform: Platform, tmp_path: Path) -> Callable[..., TrainingJo
         return TrainingJob(platform, tmp_path / f"job-{next(numbers)}", channels, hyperparameters or {}, **fields)
 
     return make
+
+
+# Serving
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An /opt/ml whose `model` is served: what the variable MODEL names, a folder or a model.tar.gz; define your own otherwise.
+
+    The folder of a training_job will do: `return job.base`.
+    """
+    model = os.environ.get("MODEL")
+    if not model:
+        pytest.fail("No model is named: set MODEL=model.tar.gz, or define a fixture `served` that returns an /opt/ml.")
+    base = tmp_path_factory.mktemp("ml")
+    if Path(model).is_dir():
+        shutil.copytree(model, base / "model")
+    else:
+        shutil.unpack_archive(model, base / "model", filter="data")
+    return base
+
+
+@pytest.fixture
+def endpoint(platform: Platform, served: Path) -> Iterator[Endpoint]:
+    """A real-time endpoint: `ping`, `invoke` and `get` call it."""
+    with serving(platform, served) as started:
+        yield started
+
+
+@pytest.fixture
+def transform_job(platform: Platform, served: Path, tmp_path: Path) -> Callable[..., Transformed]:
+    """A function: runs a batch transform job over a file or folder, with any field of TransformJob; returns how it ended."""
+    numbers = itertools.count(1)
+
+    def run(inputs: Path, **fields: Any) -> Transformed:
+        return run_job(platform, served, TransformJob(**fields), inputs, tmp_path / f"transformed-{next(numbers)}")
+
+    return run
+
+
+@pytest.fixture
+def multi_model_endpoint(platform: Platform, tmp_path: Path) -> Iterator[Callable[..., FrontEnd]]:
+    """A function: a multi-model endpoint of target models and their folders; `invoke` asks one by its name."""
+    numbers = itertools.count(1)
+    with ExitStack() as started:
+
+        def start(models: Mapping[str, Path], environ: Mapping[str, str] | None = None, *, keeps: bool = True) -> FrontEnd:
+            base = tmp_path / f"models-{next(numbers)}"
+            return started.enter_context(serving_models(platform, base, models, environ, keeps))
+
+        yield start
+
+
+@pytest.fixture
+def async_endpoint(platform: Platform, served: Path, tmp_path: Path) -> Iterator[AsyncEndpoint]:
+    """An asynchronous endpoint: `invoke` takes a request, `wait` of what it returns says whether there is an output."""
+    with serving_async(platform, served, tmp_path / "outputs") as started:
+        yield started
+
+
+@pytest.fixture
+def pipeline() -> Iterator[Callable[..., Pipeline]]:
+    """A function: a serial pipeline of stages, each a platform and an /opt/ml; `invoke` sends a payload through."""
+    with ExitStack() as started:
+        yield lambda *stages: started.enter_context(serving_pipeline([Stage(*stage) for stage in stages]))
