@@ -110,6 +110,7 @@ def conformance(arguments: argparse.Namespace) -> int:
             hyperparameters=dict(arguments.hyperparameter),
             environ=dict(arguments.env),
             start_s=arguments.start_seconds,
+            asked=frozenset(arguments.platform),
         )
         with contextlib.closing(subject):
             for verdict in judge(subject, rules):
