@@ -116,6 +116,7 @@ def conformance(arguments: argparse.Namespace) -> int:
             train_s=arguments.train_seconds,
             distributed=arguments.distributed,
             pipe=arguments.pipe,
+            asked=frozenset(arguments.platform),
         )
         with contextlib.closing(subject):
             for verdict in judge(subject, rules):

@@ -66,6 +66,8 @@ class Subject:
     """Whether its owner says that it trains on several hosts."""
     pipe: bool = False
     """Whether its owner says that it reads Pipe mode."""
+    asked: frozenset[str] = frozenset()
+    """Platforms that the owner named: their rules are then judged of an image that claims nothing of them, too."""
     _made: dict[str, Any] = field(default_factory=dict)
     _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -184,6 +186,8 @@ class Subject:
     @property
     def endpoint(self) -> Endpoint:
         """A server that is started as SageMaker starts one, and ready; raises Blocked where it did not become so."""
+        if "restarted" in self._made:
+            return self.once("restarted", self.restarted)
         try:
             start = self.first_start
         except Violated as error:
@@ -232,6 +236,22 @@ class Subject:
         finally:
             stop(program, STOP_S)
 
+    def restarted(self) -> Endpoint:
+        """Return a new server in place of the shared one, which takes no connection any more.
+
+        Raises:
+            Unjudged: it does not become ready a second time, which is the fault of no rule that comes then.
+        """
+
+        def make() -> Endpoint:
+            try:
+                return self._open.enter_context(self.serving())
+            except Violated as error:
+                raise Unjudged(f"serve ended under an earlier rule's requests, and did not start again: {error}") from error
+
+        self._made.pop("restarted", None)
+        return self.once("restarted", make)
+
     def kept(self, name: str, environ: Mapping[str, str] | None = None, **options: Any) -> Endpoint:
         """Return a server that `serving` starts for the first to ask for its name; it runs until `close`."""
         return self.once(name, lambda: self._open.enter_context(self.serving(environ, **options)))
@@ -248,6 +268,7 @@ class Subject:
         model: Path | None = None,
         with_model: bool = True,
         mounts: tuple[str, ...] = (),
+        patience_s: float | None = None,
     ) -> Iterator[Endpoint]:
         """Start a server, wait until it is ready, give it, and stop it as the platform does.
 
@@ -260,9 +281,10 @@ class Subject:
             model: the folder to mount at /opt/ml/model, read-only; the subject's where none is given.
             with_model: whether there is one: a multi-model endpoint starts with none.
             mounts: more of them, `folder:place[:ro]`.
+            patience_s: how long to wait; `start_s` where none is given.
 
         Raises:
-            Violated: it ended, or was not ready in `start_s`; the message has the end of what it printed.
+            Violated: it ended, or was not ready in time; the message has the end of what it printed.
             Unjudged: a source tree can't be started so.
         """
         started = time.monotonic()
@@ -271,7 +293,7 @@ class Subject:
         program = self.start(launch)
         endpoint = Endpoint(program)
         try:
-            wait_until(endpoint, ready or (lambda endpoint: endpoint.ping().status == 200), started, self.start_s)
+            wait_until(endpoint, ready or (lambda endpoint: endpoint.ping().status == 200), started, patience_s or self.start_s)
             endpoint.seconds_to_ready = time.monotonic() - started
             yield endpoint
         finally:

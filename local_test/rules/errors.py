@@ -34,7 +34,7 @@ TRACES = {
     "JavaScript": r"\bat .{1,80}\(?/[\w./-]+\.[jt]s:\d+:\d+",
     "Go": r"goroutine \d+ \[",
 }
-SLEEP_S = 3
+SLEEP_S = 2
 SLEEPING = f"ctime\nsleep\n(I{SLEEP_S}\ntR.".encode()
 """A pickle that harms nobody: who loads it sleeps."""
 

@@ -85,7 +85,7 @@ def _server(subject: Subject) -> Endpoint:
     def is_ready(endpoint: Endpoint) -> bool:
         return 200 in {endpoint.get(READY).status, endpoint.get(V1).status}
 
-    return subject.started("kserve", words=(), ready=is_ready, mounts=(f"{subject.model}:{MODELS}:ro",))
+    return subject.kept("kserve", words=(), ready=is_ready, mounts=(f"{subject.model}:{MODELS}:ro",))
 
 
 def _speaks(subject: Subject, path: str) -> Endpoint:

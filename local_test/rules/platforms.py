@@ -154,8 +154,6 @@ def _on_vertex(subject: Subject) -> OnVertex:
 
 def _on_azure(subject: Subject) -> OnAzure:
     def make() -> OnAzure:
-        empty = subject.folder / "azure"
-        empty.mkdir(exist_ok=True)
         probed = dict[str, int]()
 
         def is_ready(endpoint: Endpoint) -> bool:
@@ -166,7 +164,7 @@ def _on_azure(subject: Subject) -> OnAzure:
             {"AZUREML_MODEL_DIR": AZURE_ROOT},
             words=(),
             ready=is_ready,
-            model=empty,
+            with_model=False,
             mounts=(f"{subject.model}:{AZURE_ROOT}/model:ro",),
             patience_s=patience_s(subject, "azure"),
         ) as endpoint:
