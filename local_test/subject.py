@@ -231,8 +231,9 @@ class Subject:
         began = time.monotonic()
         place = f"{model or self.model}:/opt/ml/model{'' if writable else ':ro'}"
         program = self.start(Launch(words, {**self.environ, **(environ or {})}, (place,), port, options))
+        patience_s = self.start_s + time.monotonic() - began  # a busy engine's own time is not the container's
         try:
-            yield watch(program, self.start_s, began, idle=idle)
+            yield watch(program, patience_s, began, idle=idle)
         finally:
             stop(program, STOP_S)
 
@@ -293,7 +294,12 @@ class Subject:
         program = self.start(launch)
         endpoint = Endpoint(program)
         try:
-            wait_until(endpoint, ready or (lambda endpoint: endpoint.ping().status == 200), started, patience_s or self.start_s)
+            wait_until(
+                endpoint,
+                ready or (lambda endpoint: endpoint.ping().status == 200),
+                time.monotonic(),
+                patience_s or self.start_s,
+            )
             endpoint.seconds_to_ready = time.monotonic() - started
             yield endpoint
         finally:
