@@ -186,8 +186,8 @@ class Subject:
     @property
     def endpoint(self) -> Endpoint:
         """A server that is started as SageMaker starts one, and ready; raises Blocked where it did not become so."""
-        if "restarted" in self._made:
-            return self.once("restarted", self.restarted)
+        if "endpoint again" in self._made:
+            return self.once("endpoint again", self.restarted)
         try:
             start = self.first_start
         except Violated as error:
@@ -250,8 +250,8 @@ class Subject:
             except Violated as error:
                 raise Unjudged(f"serve ended under an earlier rule's requests, and did not start again: {error}") from error
 
-        self._made.pop("restarted", None)
-        return self.once("restarted", make)
+        self._made.pop("endpoint again", None)
+        return self.once("endpoint again", make)
 
     def kept(self, name: str, environ: Mapping[str, str] | None = None, **options: Any) -> Endpoint:
         """Return a server that `serving` starts for the first to ask for its name; it runs until `close`."""
