@@ -19,8 +19,8 @@ from local_test.subject import Payload, Subject
 from local_test.verdicts import Rule, Status, Verdict
 
 FAULTS = faults()
-START_S = 8
-AT_ONCE = 4
+START_S = 15
+AT_ONCE = 3
 """Images that are judged side by side: most of a judgement is waiting."""
 GOOD = b"0.00632,18,2.31,0,0.538,6.575,65.2,4.09,1,296,15.3,396.9,4.98\n"
 PAYLOAD = Payload(GOOD + GOOD.replace(b"6.575", b"4.575") + GOOD.replace(b"6.575", b"5.575"), "text/csv")
@@ -69,7 +69,7 @@ def verdicts_of(image: str, rules: Sequence[Rule], folder: Path, model_tar: Path
         train_data=SAMPLE,
         payload=PAYLOAD,
         model_tar=model_tar,
-        hyperparameters={"epochs": "3000"},
+        hyperparameters={"epochs": "1500"},
         start_s=START_S,
     )
     with contextlib.closing(subject):

@@ -25,7 +25,10 @@ def bare_start_serves(subject: Subject) -> str:
 def bare_start_trains(subject: Subject) -> str:
     """Judge whether a start without a word trains where a training job is laid out, as the SDK 3 starts it (L-12)."""
     base = subject.lay_out("bare")
-    exit_code, said = _run(subject, (), (f"{base}:/opt/ml",), 120)
+    try:
+        exit_code, said = _run(subject, (), (f"{base}:/opt/ml",), 120)
+    except RuntimeError as error:
+        raise Violated(str(error)) from error
     if exit_code is None:
         raise Violated(f"it has a training job's /opt/ml, and runs on after 120 s, as if it served: {said}")
     if exit_code or not any((base / "model").iterdir()):

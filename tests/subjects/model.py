@@ -92,10 +92,10 @@ def from_lines(model: Model, text: str) -> list[list[float]]:
 
 
 def encode(kind: str, predictions: list[float]) -> bytes:
-    """Return predictions as they were asked for."""
+    """Return predictions as they were asked for; without a last line's end, as batch transform adds one (H-31)."""
     if kind == JSON:
-        return json.dumps({"predictions": predictions}).encode() + b"\n"
-    return "".join(f"{json.dumps({'prediction': p}) if kind == LINES else p}\n" for p in predictions).encode()
+        return json.dumps({"predictions": predictions}).encode()
+    return "\n".join(json.dumps({"prediction": p}) if kind == LINES else str(p) for p in predictions).encode()
 
 
 def accepted(accept: str, default: str) -> str:
