@@ -3,75 +3,17 @@
 from __future__ import annotations
 
 import tarfile
-import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
+from programs import server
 
 from local_test.conformance import judge
 from local_test.rules import RULES, ending, launch, ping
 from local_test.runners import Processes
 from local_test.subject import Payload, Subject
 from local_test.verdicts import Status
-
-SOUND = """
-import os, signal, socket, sys, threading, time
-from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
-from pathlib import Path
-
-PORT = int(os.environ["SAGEMAKER_BIND_TO_PORT"])
-HOST = "0.0.0.0"
-SERVER = ThreadingHTTPServer
-MODEL = Path(os.environ["SAGEMAKER_BASE_DIR"]) / "model"
-METRICS = b"# TYPE requests_total counter\\nrequests_total 3\\n"
-under_way = 0
-
-class Handler(BaseHTTPRequestHandler):
-    def answer(self, status, body=b"", **headers):
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def ping(self):
-        self.answer(200)
-    def do_GET(self):
-        if self.path == "/ping":
-            self.ping()
-        else:
-            self.answer(*((200, METRICS) if self.path == "/metrics" else (404,)))
-    def predict(self):
-        self.answer(200, b"1\\n")
-    def do_POST(self):
-        global under_way
-        under_way += 1
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.predict()
-        under_way -= 1
-    def log_message(self, *words):
-        pass
-
-def end(*_):
-    ends = time.monotonic() + 5
-    while under_way and time.monotonic() < ends:
-        time.sleep(0.01)
-    os._exit(0)
-
-def stop(*_):
-    threading.Thread(target=end).start()
-
-def before():
-    pass
-
-def run():
-    before()
-    signal.signal(signal.SIGTERM, stop)
-    SERVER.daemon_threads = True
-    server = SERVER((HOST, PORT), Handler)
-    server.serve_forever()
-"""
 
 FAULTS = {
     "none": "",
@@ -229,7 +171,7 @@ def judge_server(folder, fault, patience_s):
     """Return the verdicts on a source tree whose `serve` is sound but for one fault, by the rules' names."""
     program = folder / "tree" / "container" / "serve"
     program.parent.mkdir(parents=True)
-    program.write_text(SOUND + textwrap.dedent(fault) + "\nrun()\n")
+    program.write_text(server(fault))
     archive = folder / "model.tar.gz"
     with tarfile.open(archive, "w:gz"):
         pass
