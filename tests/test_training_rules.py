@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from ahead import ahead, scratch
+from conftest import SAMPLE, docker_client
 
 from local_test.conformance import judge
 from local_test.rules import data, hosts, inputs, spot, stopping, training
