@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from ahead import ahead, scratch
+from conftest import SAMPLE, docker_client
 
 from local_test.conformance import judge
 from local_test.rules import data, hosts, inputs, spot, stopping, training
@@ -57,6 +58,8 @@ def kept():
 
 
 def main():
+    if FAULT == "needs a word" and "train" not in sys.argv[1:]:
+        raise ValueError("usage: train")
     if FAULT == "needs variables":
         os.environ["SM_MODEL_DIR"]
     if FAULT == "needs trainingjobconfig":
@@ -65,7 +68,8 @@ def main():
         (CONFIG / "resourceConfig.json").read_text()
     if FAULT == "network":
         import socket
-        socket.create_connection(("192.0.2.1", 80), timeout=0.5)
+        if len(socket.if_nameindex()) < 2:
+            raise OSError("Network is unreachable")
     knobs = read("hyperparameters", {})
     if FAULT == "one spelling":
         steps = int(knobs["rounds"])
@@ -87,8 +91,10 @@ def main():
                     done = max(done, int(path.name.split("-")[1]))
         if done and FAULT == "cannot resume":
             raise ValueError("there are checkpoints already")
+    if FAULT == "writes outside":
+        pathlib.Path("/var/outside").write_text("")
     for step in range(done, rounds):
-        print(f"step={step}", flush=True)
+        print(f"step={step}", flush=FAULT != "buffers")
         time.sleep(0.1)
         if asked and FAULT != "takes its time":
             break
@@ -146,21 +152,29 @@ FAULTS = {
     "temporary names": {"unfinished_files_are_not_uploaded"},
 }
 """A fault of the program, and the rules that are to find it."""
+CONTAINED = {
+    "network": {"trains_without_a_network"},
+    "buffers": {"prints_at_once"},
+    "writes outside": {"writes_where_it_may"},
+    "writes into channels": {"reads_a_read_only_channel"},
+    "needs a word": {"trains_under_an_entrypoint"},
+}
+"""Faults that only a container shows."""
 SIDE_BY_SIDE = 8
 
 
-def judged(folder: Path, platform: Processes | Containers, fault: str = "", **options) -> list[Verdict]:
+def judged(folder: Path, platform: Processes | Containers, fault: str = "", rules=RULES, rounds: int = 12) -> list[Verdict]:
     (folder / "data").mkdir(parents=True, exist_ok=True)
     (folder / "data" / "numbers.txt").write_text("1\n2\n3\n")
     subject = Subject(
         platform,
         folder / "scratch",
         train_data=folder / "data",
-        hyperparameters={"rounds": "12"},
-        environ={"FAULT": fault},
-        **options,
+        hyperparameters={"rounds": str(rounds)},
+        environ={"FAULT": fault, "PYTHONUNBUFFERED": ""},
+        train_s=60,
     )
-    return list(judge(subject, RULES))
+    return list(judge(subject, rules))
 
 
 def tree(folder: Path) -> Processes:
@@ -216,3 +230,50 @@ def test_without_data_nothing_of_training_is_judged(tmp_path: Path) -> None:
     told = list(judge(Subject(Processes(), tmp_path), RULES))
     assert {verdict.status for verdict in told} <= {Status.UNJUDGED, Status.NOT_APPLICABLE}
     assert "--train-data" in told[0].seen
+
+
+# Containers
+
+
+@ahead
+def contained(image: str) -> dict[str, list[Verdict]]:
+    """What is said of the program in a container, by the rules that need one; and by all of the sound one."""
+    script = tree(scratch()).root / "container" / "train"
+    script.chmod(0o755)
+    platform = Containers(image, docker_client(), ("--volume", f"{script}:/opt/berth/container/train:ro"))
+    some = [rule for rule in RULES if rule.name in set().union(*CONTAINED.values())]
+    faults = {"": RULES, **dict.fromkeys(CONTAINED, some)}
+    with ThreadPoolExecutor(2) as pool:
+        said = pool.map(lambda item: judged(scratch(), platform, item[0], item[1], rounds=24), faults.items())
+        return dict(zip(faults, said, strict=True))
+
+
+def test_a_sound_container_breaks_no_rule(docker: str, contained) -> None:
+    told = {verdict.rule.name: (verdict.status, verdict.seen) for verdict in contained[""]}
+    assert {name for name, (status, _) in told.items() if status is not Status.PASSED} == {
+        "reads_a_pipe",
+        "trains_on_several_hosts",
+        "hosts_leave_one_model",
+        "takes_an_empty_shard",
+    }, told
+
+
+@pytest.mark.parametrize("fault", CONTAINED)
+def test_a_containers_fault_is_found_by_its_rule_and_by_no_other(docker: str, contained, fault: str) -> None:
+    told = {verdict.rule.name: verdict.seen for verdict in contained[fault]}
+    assert failed(contained[fault]) == CONTAINED[fault], told
+
+
+@ahead
+def of_berth(image: str) -> list[Verdict]:
+    """What is said of Berth's own image, on two hosts and by FIFOs too."""
+    knobs = {"estimator": "lightgbm", "max_iter": "60", "checkpoint_interval_s": "0.1"}
+    platform = Containers(image, docker_client())
+    subject = Subject(platform, scratch(), train_data=SAMPLE, hyperparameters=knobs, distributed=True, pipe=True)
+    return list(judge(subject, RULES))
+
+
+def test_berths_image_breaks_no_rule_of_training(docker: str, of_berth) -> None:
+    told = {verdict.rule.name: (verdict.status, verdict.seen) for verdict in of_berth}
+    assert {name: seen for name, seen in told.items() if seen[0] is not Status.PASSED} == {}
+    print(f"training: {sum(verdict.seconds for verdict in of_berth):.0f} s")

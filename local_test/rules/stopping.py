@@ -20,6 +20,8 @@ from local_test.verdicts import Rule, Severity, Unjudged, Violated
 
 MOMENTS = {"early": 0.15, "in the middle": 0.5, "late": 0.85}
 """Parts of the seconds that a whole job takes."""
+ENDED_BY_IT = {143, -signal.SIGTERM}
+"""Exit codes of a stop: beside a model they are as good as 0, since the job counts as stopped either way."""
 LOOK_S = 0.02
 ENGINES = re.compile(r"runc|crun|youki|exe$|\d$")
 """Names that process 1 has before it becomes the program."""
@@ -73,11 +75,10 @@ def _stop_of(job: Stopped, patience_s: float) -> str:
         raise Violated(f"{told} had not ended {patience_s:.0f} s later; SIGKILL comes after {STOP_TRAINING_S} s")
     if code == 0 and not job.left:
         raise Violated(f"{told} ended with exit code 0 and left no file in /opt/ml/model")
-    if code and not job.outcome.failure.strip():
+    if code and not (job.outcome.failure.strip() or (code in ENDED_BY_IT and job.left)):
         raise Violated(f"{told} ended with exit code {code} and left no /opt/ml/output/failure")
-    what = (
-        f"{job.left} files of a model" if code == 0 else f"a failure file: {job.outcome.failure.strip().splitlines()[0][:100]}"
-    )
+    why = job.outcome.failure.strip().splitlines()
+    what = f"a failure file: {why[0][:100]}" if code and why else f"{job.left} files of a model"
     return f"{told} ended {took:.1f} s later with exit code {code} and left {what}"
 
 
