@@ -8,13 +8,19 @@ import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from local_test.emulator import STOP_SERVING_S, Endpoint, Reply, stop, wait_until_ready
+from local_test.emulator import INVOKE_S, STOP_SERVING_S, Endpoint, Reply, stop, wait_until_ready
 from local_test.runners import Containers, Launch, Platform, Program
+
+CONNECTIONS = 6
+"""As many as even a backlog of five holds beside a worker that takes one."""
 
 
 @dataclass
@@ -52,7 +58,7 @@ class FrontEnd:
 
     def name(self, target: str) -> str:
         """Return what the platform calls a target model: an opaque hash."""
-        return sha256(target.encode()).hexdigest()[:32]
+        return opaque(target)
 
     def empty(self) -> None:
         """Unload every model."""
@@ -107,6 +113,33 @@ class FrontEnd:
             return known
 
 
+@dataclass
+class Host:
+    """The same, a step at a time: for who judges each step."""
+
+    endpoint: Endpoint
+    base: Path
+    seen_base: str
+    """The same folder as the server sees it."""
+    model: Path
+
+    def bring(self, target: str) -> tuple[str, str]:
+        """Copy the model to where the platform would, and return its name, an opaque hash, and its url."""
+        name = opaque(target)
+        folder = self.base / "models" / name / "model"
+        if not folder.exists():
+            shutil.copytree(self.model, folder, copy_function=link)
+        return name, f"{self.seen_base}/models/{name}/model"
+
+    def load(self, name: str, url: str) -> Reply:
+        """Have a model loaded."""
+        return self.post(json.dumps({"model_name": name, "url": url}).encode())
+
+    def post(self, body: bytes) -> Reply:
+        """Send a body to POST /models."""
+        return self.endpoint.invoke(body, "application/json", "application/json", "/models")
+
+
 @contextmanager
 def serving_models(
     platform: Platform, base: Path, store: Mapping[str, Path], environ: Mapping[str, str] | None = None, keeps: bool = True
@@ -132,6 +165,34 @@ def serving_models(
         yield FrontEnd(endpoint, base, store, "/opt/ml" if isinstance(platform, Containers) else "", keeps)
     finally:
         stop(program, STOP_SERVING_S)
+
+
+def opaque(target: str) -> str:
+    """Return what the platform calls a target model: a hash that tells nothing (H-24)."""
+    return sha256(target.encode()).hexdigest()[:32]
+
+
+def ask_at_once(endpoint: Endpoint, path: str) -> list[tuple[int, str]]:
+    """Return status and text of what is answered on connections that were all open before the first was asked.
+
+    So each of several workers takes some: one that is asked at once and answers at once would take them all.
+    """
+    address = urlsplit(endpoint.program.url)
+    connections = [HTTPConnection(address.hostname or "", address.port, timeout=INVOKE_S) for _ in range(CONNECTIONS)]
+
+    def ask(connection: HTTPConnection) -> tuple[int, str]:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode(errors="replace")
+
+    try:
+        for connection in connections:
+            connection.connect()
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            return list(pool.map(ask, connections))
+    finally:
+        for connection in connections:
+            connection.close()
 
 
 def link(source: str, target: str) -> None:

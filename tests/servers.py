@@ -36,6 +36,20 @@ class Hosted:
 @contextmanager
 def answering(answers: Answers) -> Iterator[Endpoint]:
     """Serve what a function answers on a free port; /ping is 200."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(answers))
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield Endpoint(Hosted(f"http://127.0.0.1:{server.server_port}"))  # type: ignore[arg-type]
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def handler(answers: Answers) -> type[BaseHTTPRequestHandler]:
+    """Return what handles a request by a function."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -70,16 +84,7 @@ def answering(answers: Answers) -> Iterator[Endpoint]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
-        yield Endpoint(Hosted(f"http://127.0.0.1:{server.server_port}"))  # type: ignore[arg-type]
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return Handler
 
 
 def invocations(answer: Callable[[bytes], Answer]) -> Answers:

@@ -8,64 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from local_test.emulator import Endpoint, Reply
-from local_test.frontend import link
+from local_test.frontend import CONNECTIONS, Host, ask_at_once
 from local_test.runners import Processes
 from local_test.subject import Subject
-from local_test.verdicts import Rule, Severity, Unjudged, Violated
+from local_test.verdicts import Blocked, Rule, Severity, Unjudged, Violated
 
-ASKED, AT_ONCE = 40, 8
-"""Requests, each on a connection of its own, and how many of them at once: so that each worker gets some."""
+ROUNDS = 6
+"""How often connections are opened together: four told 90 of 90 pairs of workers apart, blocking, threaded or event loops."""
 MOST_PAGES = 50
-LOAD_S = 60
-
-
-@dataclass
-class Host:
-    """The platform's part: it brings models to a folder that the container sees, and names them."""
-
-    endpoint: Endpoint
-    base: Path
-    seen_base: str
-    """The same folder as the container sees it."""
-    model: Path
-
-    def bring(self, target: str) -> tuple[str, str]:
-        """Copy the model to where the platform would, and return its name, an opaque hash, and its url."""
-        name = sha256(target.encode()).hexdigest()[:32]
-        folder = self.base / "models" / name / "model"
-        if not folder.exists():
-            shutil.copytree(self.model, folder, copy_function=link)
-        return name, f"{self.seen_base}/models/{name}/model"
-
-    def load(self, name: str, url: str) -> Reply:
-        """Have a model loaded."""
-        return self.post(json.dumps({"model_name": name, "url": url}).encode())
-
-    def post(self, body: bytes) -> Reply:
-        """Send a body to POST /models."""
-        return self.endpoint.invoke(body, "application/json", "application/json", "/models", timeout_s=LOAD_S)
-
-    @contextlib.contextmanager
-    def loaded(self, target: str) -> Iterator[str]:
-        """Give the name of a model that is loaded meanwhile; raises Violated where it can't be."""
-        name, url = self.bring(target)
-        _expect(self.load(name, url), 200, "POST /models")
-        try:
-            yield name
-        finally:
-            self.endpoint.delete(f"/models/{name}")
 
 
 def starts_without_a_model(subject: Subject) -> str:
@@ -77,14 +34,14 @@ def starts_without_a_model(subject: Subject) -> str:
 
 def a_model_can_be_loaded(subject: Subject) -> str:
     """Judge whether a model that the platform brought is loaded under the platform's name."""
-    with _host(subject).loaded("first") as name:
+    with _loaded(_host(subject), "first") as name:
         return f"POST /models of {name} answered 200"
 
 
 def a_model_is_loaded_once(subject: Subject) -> str:
     """Judge whether a name that is taken is refused with 409, and its model stays."""
     host = _host(subject)
-    with host.loaded("once") as name:
+    with _loaded(host, "once") as name:
         before = host.endpoint.get(f"/models/{name}").status
         _expect(host.load(*host.bring("once")), 409, "POST /models of a name that is loaded")
         _expect(host.endpoint.get(f"/models/{name}"), before, "GET /models/{name} after a second POST /models")
@@ -94,7 +51,7 @@ def a_model_is_loaded_once(subject: Subject) -> str:
 def loaded_models_are_listed(subject: Subject) -> str:
     """Judge whether GET /models lists what is loaded, over as many pages as it gives."""
     host = _host(subject)
-    with host.loaded("listed") as one, host.loaded("listed too") as other:
+    with _loaded(host, "listed") as one, _loaded(host, "listed too") as other:
         listed, pages = _listed(host.endpoint)
         for target, name in (("listed", one), ("listed too", other)):
             url = host.bring(target)[1]
@@ -106,7 +63,7 @@ def loaded_models_are_listed(subject: Subject) -> str:
 def a_model_is_described(subject: Subject) -> str:
     """Judge whether GET /models/{name} says what is loaded, and 404 what is not."""
     host = _host(subject)
-    with host.loaded("described") as name:
+    with _loaded(host, "described") as name:
         reply = host.endpoint.get(f"/models/{name}")
         _expect(reply, 200, "GET /models/{name}")
         found, wanted = _object(reply, "GET /models/{name}"), {"modelName": name, "modelUrl": host.bring("described")[1]}
@@ -119,11 +76,11 @@ def a_model_is_described(subject: Subject) -> str:
 def a_model_answers(subject: Subject) -> str:
     """Judge whether a loaded model is asked by its name, and answers as it does alone."""
     host, ask = _host(subject), _question(subject)
-    with host.loaded("asked") as name:
+    with _loaded(host, "asked") as name:
         reply = ask(host.endpoint, f"/models/{name}/invoke")
         alone = ask(subject.endpoint, "/invocations")
         if alone.status != 200:
-            raise Unjudged(f"the model answers the payload with {alone.status} at an endpoint of its own too")
+            raise Blocked("H-11")
         _expect(reply, 200, "POST /models/{name}/invoke")
     return "POST /models/{name}/invoke answered 200" + (", and what /invocations does" if reply.body == alone.body else "")
 
@@ -170,20 +127,17 @@ def a_bad_load_harms_nothing(subject: Subject) -> str:
 def every_worker_knows_the_models(subject: Subject) -> str:
     """Judge whether it is all the same which process takes a connection."""
     host = _host(subject)
-
-    def ask(number: int) -> tuple[str, int, bool]:
-        path = "/models" if number % 2 else f"/models/{name}"
-        reply = host.endpoint.get(path)
-        return path, reply.status, name in reply.text
-
-    with host.loaded("known to all") as name, ThreadPoolExecutor(AT_ONCE) as pool:
-        answers = Counter(pool.map(ask, range(ASKED)))
+    answers: Counter[tuple[str, int, bool]] = Counter()
+    with _loaded(host, "known to all") as name:
+        for turn in range(ROUNDS):
+            path = "/models" if turn % 2 else f"/models/{name}"
+            answers.update((path, status, name in text) for status, text in ask_at_once(host.endpoint, path))
     if len(answers) > 2:
         told = [
             f"{count} x {path} {status} {'with' if knows else 'without'} it" for (path, status, knows), count in answers.items()
         ]
-        raise Violated(f"{ASKED} connections did not find the same: {', '.join(sorted(told)).replace(name, '{name}')}")
-    return f"{ASKED} connections, {AT_ONCE} at once, found the same"
+        raise Violated(f"connections did not find the same model: {', '.join(sorted(told)).replace(name, '{name}')}")
+    return f"{ROUNDS * CONNECTIONS} connections, {CONNECTIONS} at once, found the same"
 
 
 def _host(subject: Subject) -> Host:
@@ -199,6 +153,17 @@ def _make_host(subject: Subject) -> Host:
     mount = f"{base}:/opt/ml" if is_tree else f"{base}/models:/opt/ml/models:ro"  # H-4: read-only behind these endpoints
     endpoint = subject.kept("multi-model", {"SAGEMAKER_MULTI_MODEL": "true"}, with_model=False, mounts=(mount,))
     return Host(endpoint, base, str(base) if is_tree else "/opt/ml", model)
+
+
+@contextlib.contextmanager
+def _loaded(host: Host, target: str) -> Iterator[str]:
+    """Give the name of a model that is loaded meanwhile; raises Violated where it can't be."""
+    name, url = host.bring(target)
+    _expect(host.load(name, url), 200, "POST /models")
+    try:
+        yield name
+    finally:
+        host.endpoint.delete(f"/models/{name}")
 
 
 def _question(subject: Subject) -> Callable[[Endpoint, str], Reply]:
