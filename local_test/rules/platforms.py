@@ -209,7 +209,9 @@ def _face(subject: Subject, platform: str, make: Callable[[], Made]) -> Made:
 def _unless_asked(subject: Subject, platform: str, told: str) -> NoReturn:
     if platform in subject.asked:
         raise Violated(told)
-    raise DoesNotApply(f"it does not claim to (--platform {platform} judges it all the same): {told}")
+    first, *more = told.splitlines()  # of a log's end, the last line tells most
+    gist = f"{first.partition(': ')[0]}: {more[-1].strip()}" if more else first
+    raise DoesNotApply(f"it does not claim to (--platform {platform} judges it all the same): {gist}")
 
 
 RULES = (
