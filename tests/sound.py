@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 
+from local_test.emulator import Endpoint
 from local_test.runners import Launch
+from local_test.subject import Subject
+from local_test.verdicts import Status, Verdict
 
 WIDTH = 3
 MIB = 2**20
@@ -43,6 +46,9 @@ class Sound(BaseHTTPRequestHandler):
     do_HEAD = do_PUT = do_GET  # noqa: N815  # the names are http.server's
 
     def do_POST(self) -> None:
+        self.post()
+
+    def post(self) -> None:
         body = self.body()
         if self.path != self.predict:
             return self.reply(404, b"there is no such path", "text/plain")
@@ -195,3 +201,15 @@ class Servers:
         handler = self.handler_of(launch)
         made = type("Handler", (handler,), {"environ": launch.environ}) if handler else None
         return Program(made, self.stop_s)
+
+
+class Served(Subject):
+    """A subject whose server is ready when it is started."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self.once("restarted", self.restarted) if "restarted" in self._made else self.kept("endpoint")
+
+
+def named(verdicts: dict[str, Verdict], status: Status) -> set[str]:
+    return {name for name, verdict in verdicts.items() if verdict.status is status}

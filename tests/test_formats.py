@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from faults import FAULTS, CutsLarge, LikeNginx
-from sound import CSV, JSON, Refused, Servers, Sound
+from sound import CSV, JSON, Refused, Served, Servers, Sound, named
 
 from local_test import conformance
 from local_test.conformance import judge
@@ -29,14 +29,6 @@ HEADED = Payload(b"a,b,c\n1,2,3\n4,5,6.5\n", CSV)
 INSTANCES = Payload(b'{"instances": [[1, 2, 3], [4, 5, 6.5]]}', JSON)
 
 
-class Served(Subject):
-    """A subject whose server is ready when it is started."""
-
-    @property
-    def endpoint(self):
-        return self.once("restarted", self.restarted) if "restarted" in self._made else self.kept("endpoint")
-
-
 @pytest.fixture
 def verdicts_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """A function: the verdicts on a server, by the rules' names."""
@@ -47,10 +39,6 @@ def verdicts_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
             return {verdict.rule.name: verdict for verdict in judge(subject, rules)}
 
     return judged
-
-
-def named(verdicts: dict[str, Verdict], status: Status) -> set[str]:
-    return {name for name, verdict in verdicts.items() if verdict.status is status}
 
 
 # Sound servers

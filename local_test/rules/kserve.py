@@ -78,31 +78,32 @@ def v1_model_predicts(subject: Subject) -> str:
 
 
 def _server(subject: Subject) -> Endpoint:
-    """Return the shared server; where KServe is asked for, one that is started as KServe starts it."""
+    """Return the shared server; where KServe was asked for, one of a start without a word, or else with `serve`.
+
+    On KServe the arguments are the owner's to choose, and so either will do.
+    """
     if "kserve" not in subject.asked or isinstance(subject.platform, Processes):
         return subject.endpoint
 
-    def is_ready(endpoint: Endpoint) -> bool:
-        return 200 in {endpoint.get(READY).status, endpoint.get(V1).status}
+    def is_ready(endpoint: Endpoint) -> bool:  # the last is of a server that speaks neither protocol, and is so told at once
+        return any(endpoint.get(path).status == 200 for path in (READY, V1, "/ping"))
 
-    return subject.kept("kserve", words=(), ready=is_ready, mounts=(f"{subject.model}:{MODELS}:ro",))
+    mounts = (f"{subject.model}:{MODELS}:ro",)
+    try:
+        return subject.kept("kserve", words=(), ready=is_ready, mounts=mounts)
+    except (Violated, OSError):
+        return subject.kept("kserve, by its word", ready=is_ready, mounts=mounts)
 
 
 def _speaks(subject: Subject, path: str) -> Endpoint:
     """Return the server; raises DoesNotApply where a protocol's path is not there, Violated where KServe was asked for."""
-    is_asked = "kserve" in subject.asked
-    try:
-        endpoint = _server(subject)
-    except (Violated, OSError) as error:
-        if is_asked:
-            raise
-        raise DoesNotApply(f"serve does not become ready, and --platform kserve was not asked for: {error}") from error
+    endpoint = _server(subject)
     statuses = {each: endpoint.get(each).status for each in (LIVE, V1, UNHEARD)}
     if statuses[path] == 200 != statuses[UNHEARD]:
         return endpoint
-    if is_asked and 200 not in {statuses[LIVE], statuses[V1]}:
+    if "kserve" in subject.asked and 200 not in {statuses[LIVE], statuses[V1]}:
         raise Violated(f"neither V2 nor V1 is spoken: GET {LIVE} answered {statuses[LIVE]}, GET {V1} {statuses[V1]}")
-    raise DoesNotApply(f"GET {path} answered {statuses[path]} (and {UNHEARD} {statuses[UNHEARD]}): it is not spoken")
+    raise DoesNotApply(f"GET {path} answered {statuses[path]}, and {UNHEARD} {statuses[UNHEARD]}: that protocol is not spoken")
 
 
 def _model_name(subject: Subject) -> str:

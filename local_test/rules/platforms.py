@@ -12,7 +12,7 @@ from local_test.emulator import Endpoint, Reply, stop
 from local_test.records import instances
 from local_test.subject import Payload, Subject
 from local_test.verdicts import DoesNotApply, Rule, Severity, Unjudged, Violated
-from local_test.wire import describe, send
+from local_test.wire import describe
 
 Made = TypeVar("Made")
 VERTEX_PORT, HEALTH, PREDICT = 8093, "/vertex/health", "/vertex/predict"
@@ -175,14 +175,16 @@ def _on_azure(subject: Subject) -> OnAzure:
 
 
 def _scored(endpoint: Endpoint, payload: Payload | None) -> tuple[str, Reply | None]:
-    """Return which path took the payload, and what it answered."""
+    """Return which path took the payload, and what it answered; what one that is there said, where none did."""
     if payload is None:
         return "", None
+    replies = {}
     for path in SCORED:
-        reply = send(endpoint.program.url, payload.body, {"Content-Type": payload.content_type}, path=path)
-        if reply.status not in {404, 405}:
-            break
-    return path, reply
+        replies[path] = endpoint.invoke(payload.body, payload.content_type, path=path)
+        if replies[path].status == 200:
+            return path, replies[path]
+    there = next((path for path, reply in replies.items() if reply.status not in {404, 405}), SCORED[0])
+    return there, replies[there]
 
 
 def _on_cloud_run(subject: Subject) -> tuple[float, float]:
@@ -207,7 +209,9 @@ def _face(subject: Subject, platform: str, make: Callable[[], Made]) -> Made:
 def _unless_asked(subject: Subject, platform: str, told: str) -> NoReturn:
     if platform in subject.asked:
         raise Violated(told)
-    raise DoesNotApply(f"it does not claim to (--platform {platform} judges it all the same): {told}")
+    first, *more = told.splitlines()  # of a log's end, the last line tells most
+    gist = f"{first.partition(': ')[0]}: {more[-1].strip()}" if more else first
+    raise DoesNotApply(f"it does not claim to (--platform {platform} judges it all the same): {gist}")
 
 
 RULES = (
