@@ -69,7 +69,7 @@ def verdicts_of(image: str, rules: Sequence[Rule], folder: Path, model_tar: Path
         train_data=SAMPLE,
         payload=PAYLOAD,
         model_tar=model_tar,
-        hyperparameters={"epochs": "1500"},
+        hyperparameters={"epochs": "1000"},
         start_s=START_S,
     )
     with contextlib.closing(subject):
