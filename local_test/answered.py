@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 
 from local_test.emulator import INVOKE_S, PING_S
+from local_test.logged import nested_model
 from local_test.observations import Answer, Observations
 from local_test.procfs import Address
 
@@ -128,7 +129,7 @@ def no_invocations(seen: Observations) -> str:
 def refused_payload(seen: Observations) -> str:
     """Evidence that a request which should be answered is not."""
     invoked = seen.invoked
-    if invoked is None or not seen.has_payload or invoked.status in range(200, 300):
+    if invoked is None or not seen.has_payload or invoked.status in range(200, 300) or slow_invocation(seen):
         return ""
     return f"POST /invocations with the payload: {invoked}. {invoked.said[:300] if invoked.status else ''}"
 
@@ -170,7 +171,7 @@ def folder_around_model(seen: Observations) -> str:
     """Evidence that all of the archive lies in one folder, of a server that failed and named no file."""
     tops = {path.partition("/")[0] for path in seen.model_files}
     nested = all("/" in path for path in seen.model_files)
-    if seen.word == "serve" and seen.failed and len(tops) == 1 and nested:
+    if seen.word == "serve" and seen.failed and len(tops) == 1 and nested and not nested_model(seen):
         return f"all files of the archive lie in a folder {tops.pop()!r}, such as {seen.model_files[0]}"
     return ""
 

@@ -1,7 +1,6 @@
 """What can be wrong with a container, as one table: a function a cause, from observations to the evidence.
 
-The order is that of telling: what is certain and explains the rest stands first. A last resort is told only where nothing
-else was found.
+The order is that of telling: what is certain and explains the rest stands first, what would do harm later stands last.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ class Cause:
     fix: str
     look: Callable[[Observations], str]
     """Returns the evidence, empty where it isn't this."""
-    last_resort: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,11 +35,10 @@ class Finding:
 
 def diagnose(seen: Observations) -> list[Finding]:
     """Return what is wrong, the most likely first; nothing where nothing was found."""
-    found = [Finding(cause, evidence) for cause in CAUSES if not cause.last_resort and (evidence := cause.look(seen))]
-    if found and not (seen.failed and all(finding.cause in _LESSER for finding in found)):
-        return found
-    resorts = [Finding(cause, evidence) for cause in CAUSES if cause.last_resort and (evidence := cause.look(seen))]
-    return [*resorts[:1], *found]
+    found = {cause: evidence for cause in CAUSES if (evidence := cause.look(seen))}
+    if not seen.failed or any(cause in found for cause in (*START, *PROGRAM, *HEALTH)):
+        found = {cause: evidence for cause, evidence in found.items() if cause not in RESORTS}
+    return [Finding(cause, evidence) for cause, evidence in found.items()]
 
 
 START = (
@@ -84,6 +81,7 @@ START = (
     ),
 )
 PROGRAM = (
+    Cause("H-4", "The model's archive can't be unpacked.", "Pack it with tar -czf.", answered.unreadable_model),
     Cause(
         "",
         "Memory ran out.",
@@ -240,9 +238,7 @@ HEALTH = (
         answered.refused_payload,
     ),
 )
-LESSER = (
-    Cause("H-4", "The model's archive can't be unpacked.", "Pack it with tar -czf.", answered.unreadable_model),
-    Cause("H-4", "The archive holds links; the platform takes none.", "Pack with tar --dereference.", answered.links_in_model),
+HINTS = (
     Cause(
         "H-4",
         "The model's archive has a folder around the files, which may be what is amiss.",
@@ -255,6 +251,10 @@ LESSER = (
         "Put all it needs into the image or the model's archive.",
         answered.tried_network,
     ),
+)
+"""What may well be the reason of a failure that does not explain itself."""
+LESSER = (
+    Cause("H-4", "The archive holds links; the platform takes none.", "Pack with tar --dereference.", answered.links_in_model),
     Cause("", "Memory is nearly used up.", "Take a larger instance or fewer workers.", answered.near_memory_limit),
     Cause(
         "",
@@ -278,8 +278,8 @@ LESSER = (
     Cause("T-27", "Training left no model.", "Write it to /opt/ml/model.", started.no_artifacts),
 )
 RESORTS = (
-    Cause("H-7", "It was not ready in time.", "Load less before it answers; 8 minutes are given.", answered.slow_start, True),
-    Cause("", "It ended, and why is not known here.", "Look at the end of its log.", started.unexplained, True),
+    Cause("H-7", "It was not ready in time.", "Load less before it answers; 8 minutes are given.", answered.slow_start),
+    Cause("", "It ended, and why is not known here.", "Look at the end of its log.", started.unexplained),
 )
-_LESSER = frozenset(LESSER)
-CAUSES = (*START, *PROGRAM, *HEALTH, *LESSER, *RESORTS)
+"""What is told where nothing certain was found."""
+CAUSES = (*START, *PROGRAM, *HEALTH, *HINTS, *RESORTS, *LESSER)
