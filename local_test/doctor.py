@@ -87,7 +87,9 @@ def unpack(archive: Path, folder: Path) -> tuple[tuple[str, ...], str]:
 def _watched(platform: Containers | Processes, arguments: argparse.Namespace, folder: Path) -> Iterator[Observations]:
     """Yield what was seen of `train`, where there is data, and of `serve`, where there is something to serve."""
     environ = dict(arguments.env)
-    model, links, unreadable = folder / "served" / "model", (), ""
+    model = folder / "served" / "model"
+    links: tuple[str, ...] = ()
+    unreadable = ""
     if arguments.train_data:
         base = folder / "trained"
         lay_out(base, {arguments.channel: arguments.train_data}, dict(arguments.hyperparameter))

@@ -100,9 +100,13 @@ class _Look:
     def find(self, program: str) -> tuple[str, int, bytes] | None:
         """Return path, permissions and beginning of a program, found as a start finds it."""
         places = [posixpath.join(self.folder, program)] if "/" in program else [f"{place}/{program}" for place in self.path]
-        found = [(place, *file) for place in places if (file := self._read(place))]
-        runnable = [file for file in found if file[1] & 0o111]
-        return (runnable or found or [None])[0]
+        first: tuple[str, int, bytes] | None = None
+        for place in places:
+            file = self._read(place)
+            if file and file[0] & 0o111:
+                return place, *file
+            first = first or ((place, *file) if file else None)
+        return first
 
     def _read(self, path: str) -> tuple[int, bytes] | None:
         for _ in range(MOST_LINKS):
