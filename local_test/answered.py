@@ -5,9 +5,10 @@ from __future__ import annotations
 import statistics
 
 from local_test.emulator import INVOKE_S, PING_S
-from local_test.logged import nested_model
+from local_test.logged import needs_network, nested_model
 from local_test.observations import Answer, Observations
-from local_test.procfs import Address
+from local_test.procfs import NAMES, Address
+from local_test.started import crash_loop
 
 SLOW_PING_S = 1.0
 """Half of what is allowed (H-8): this machine may be the quicker one."""
@@ -74,7 +75,7 @@ def loaded_in_ping(seen: Observations) -> str:
 
 def slow_ping(seen: Observations) -> str:
     """Evidence that every health check is too slow."""
-    if loaded_in_ping(seen):
+    if loaded_in_ping(seen) or crash_loop(seen):
         return ""
     connected = [answer for answer in seen.early_pings if answer.status or answer.is_late]
     slow = [answer for answer in connected if answer.seconds > SLOW_PING_S]
@@ -150,10 +151,12 @@ def near_memory_limit(seen: Observations) -> str:
 
 def tried_network(seen: Observations) -> str:
     """Evidence of attempts to reach something, of a container that failed and did not say why."""
-    if not seen.failed or not (seen.connecting or seen.without_route):
+    if not seen.failed or needs_network(seen) or not (seen.connecting or seen.without_route):
         return ""
+    if any(address.port == NAMES for address in seen.connecting):
+        return "it asked a name server, and had no answer"
     if seen.connecting:
-        return f"it waits for an answer of {_named(sorted(seen.connecting))}"
+        return f"it waited for an answer of {_named(sorted(seen.connecting))}"
     return f"{seen.without_route} packets to addresses outside had no way to go"
 
 

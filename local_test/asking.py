@@ -16,7 +16,7 @@ from local_test.watch import Watch
 POLL_S = 0.1
 IDLE_S, SETTLE_S, BUSY = 0.4, 15, 0.2
 """Before the first ping: until it takes less than a fifth of a CPU for that long, at most so many seconds."""
-PINGS, PINGS_S = 20, 6
+PINGS, PINGS_S = 20, 4
 STEADY_S = 2.0
 """How long /ping must give the same wrong answer to be believed."""
 WRONG = {301, 302, 303, 307, 308, 400, 404, 405}
@@ -28,7 +28,7 @@ def ask_all(watch: Watch, patience_s: float, payload: Payload | None) -> None:
     """Ask a server all that the platform asks."""
     pings: list[Answer] = []
     _settle(watch, patience_s)
-    while watch.program.is_running() and watch.seconds < patience_s and not _steadily_wrong(pings):
+    while watch.is_running() and watch.seconds < patience_s and not _steadily_wrong(pings):
         pings.append(ask(watch, "GET", "/ping", timeout_s=PING_S))
         if pings[-1].status == 200:
             watch.seen["ready_s"] = watch.seconds
@@ -73,7 +73,7 @@ def ask(watch: Watch, method: str, path: str, body: bytes | None = None, content
 def _settle(watch: Watch, patience_s: float) -> None:
     """Wait until the server listens and is idle: what the first ping costs then, it costs by itself."""
     idle, before, port = 0.0, -1.0, urlsplit(watch.program.url).port
-    while watch.program.is_running() and watch.seconds < patience_s and idle < IDLE_S:
+    while watch.is_running() and watch.seconds < patience_s and idle < IDLE_S:
         watch.look(again=watch.seconds < 1)
         listeners = watch.seen.get("listeners")
         if listeners is not None and not any(address.port == port for address in listeners):

@@ -120,7 +120,8 @@ def ended_well(seen: Observations) -> str:
 def ignores_stop(seen: Observations) -> str:
     """Evidence that SIGTERM does not end it (H-6, T-27)."""
     if seen.word == "train":
-        return "its first process has no handler for SIGTERM, and so ignores it" if seen.heeds_stop is False else ""
+        ignored = seen.heeds_stop is False and not seen.failed
+        return "its first process has no handler for SIGTERM, and so ignores it" if ignored else ""
     if seen.stop_patience_s and seen.stop_s is None:
         why = ": its first process has no handler for it" if seen.heeds_stop is False else ""
         return f"it still ran {seen.stop_patience_s:g} s after SIGTERM{why}"

@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from local_test import procfs
 from local_test.runners import Container, Process, Program
 
 LOOK_S = 0.5
-HANDLER_S = 2
+HANDLER_S = 5
 """After which a program has installed its handlers of signals, if it ever does."""
 DEAF_S = 3
 """How long to wait for the end of a program that has no handler for SIGTERM: it would take all of the patience."""
@@ -41,6 +42,10 @@ class Watch:
     def seconds(self) -> float:
         """How long it has run."""
         return time.monotonic() - self.started
+
+    def is_running(self) -> bool:
+        """Say whether it has not ended; without a call to the engine where its first process can be seen."""
+        return Path(f"/proc/{self._pid}").exists() if self._pid else self.program.is_running()
 
     def look(self, *, again: bool = False) -> None:
         """Note processes, sockets, memory and packets, at most every half second."""
@@ -77,10 +82,12 @@ class Watch:
         if not isinstance(self.program, Container):
             self.seen["ended"] = not self.program.is_running()
             return
-        state = json.loads(_run(self.docker, "inspect", "--format", "{{json .State}}", self.program.name) or "{}")
+        about = json.loads(_run(self.docker, "inspect", self.program.name) or "[{}]")[0]
+        state, mounts = about.get("State", {}), about.get("HostConfig", {}).get("Tmpfs") or {}
+        places = [*(mount["Destination"] for mount in about.get("Mounts", [])), *mounts]
         self.seen["ended"] = not state.get("Running", False)
         self.seen["oom_killed"] = bool(state.get("OOMKilled"))
-        self.seen["written"] = written(_run(self.docker, "diff", self.program.name))
+        self.seen["written"] = written(_run(self.docker, "diff", self.program.name), places)
 
     def end(self, patience_s: float) -> None:
         """Stop it as the platform does, and note how long that took and what it printed."""
@@ -115,8 +122,8 @@ class Watch:
         return {pid: _command(pid) for pid in procfs.family(self._pid)}
 
 
-def written(diff: str) -> tuple[str, ...]:
-    """Return the files of a `docker diff` that lie where a container should not write: outside /tmp (H-4)."""
+def written(diff: str, mounts: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the files of a `docker diff` that lie where a container should not write (H-4): outside /tmp and mounts."""
     lines = [line.split(" ", 1) for line in diff.splitlines() if " " in line]
     changed = [path for kind, path in lines if kind in {"A", "C", "D"}]
     folders = {path.rpartition("/")[0] for path in changed}
@@ -124,7 +131,7 @@ def written(diff: str) -> tuple[str, ...]:
     return tuple(
         path
         for path in leaves
-        if not path.endswith(QUIET) and not any(path == place or path.startswith(place + "/") for place in SCRATCH)
+        if not path.endswith(QUIET) and not any(path == place or path.startswith(place + "/") for place in (*SCRATCH, *mounts))
     )
 
 

@@ -41,7 +41,7 @@ def watch_training(
     """Run `train` over an /opt/ml that is laid out, without a network; stop it where patience ends."""
 
     def wait(watch: Watch) -> None:
-        while watch.program.is_running() and watch.seconds < patience_s:
+        while watch.is_running() and watch.seconds < patience_s:
             watch.look()
             time.sleep(POLL_S)
 
@@ -71,13 +71,11 @@ def _watched(
             entrypoint=tuple(config.get("Entrypoint") or ()),
             architecture=facts.get("Architecture", ""),
             user=config.get("User", ""),
-            entry=read_entry(platform, config, launch.words[0], launch.mounts),
         )
-    started = time.monotonic()
     try:
-        watch = Watch(_started(platform, launch, base), getattr(platform, "docker", ""), started)
+        watch = Watch(_started(platform, launch, base), getattr(platform, "docker", ""))
     except RuntimeError as error:
-        return replace(seen, refused=str(error))
+        return _with_entry(platform, replace(seen, refused=str(error)), launch)
     if isinstance(watch.program, Process) and launch.port:
         seen = replace(seen, port=urlsplit(watch.program.url).port or 0)
     try:
@@ -87,7 +85,15 @@ def _watched(
         watch.examine()
     finally:
         watch.end(patience_s)
-    return replace(seen, **watch.seen)
+    return _with_entry(platform, replace(seen, **watch.seen), launch)
+
+
+def _with_entry(platform: Containers | Processes, seen: Observations, launch: Launch) -> Observations:
+    """Add the file that a container begins with, where it may be to blame: one that went on running was started well."""
+    if isinstance(platform, Processes) or seen.is_alive:
+        return seen
+    config = platform.inspect().get("Config") or {}
+    return replace(seen, entry=read_entry(platform, config, launch.words[0], launch.mounts))
 
 
 def _started(platform: Containers | Processes, launch: Launch, base: Path) -> Program:

@@ -57,7 +57,7 @@ hyperparameters = json.loads((ml / "input/config/hyperparameters.json").read_tex
 """
 SHELL = "#!/bin/sh\n"
 APP = 'printf \'def app(e, start):\\n    start("200 OK", [])\\n    e["wsgi.input"].read()\\n    return []\\n\' > /tmp/app.py\n'
-GUNICORN = "exec gunicorn --chdir /tmp --no-control-socket --bind 0.0.0.0:8080 --workers"
+GUNICORN = "exec gunicorn --chdir /tmp --bind 0.0.0.0:8080 --workers"
 NGINX = """cat > /tmp/nginx.conf <<'END'
 daemon off; pid /tmp/nginx.pid; error_log stderr;
 events {}
@@ -74,12 +74,15 @@ FLASK = (
 cat > app.py <<'END'
 import flask
 app = flask.Flask("app")
-app.get("/ping")(lambda: "")
-app.post("/invocations")(lambda: "")
+app.add_url_rule("/ping", "ping", lambda: "")
+app.add_url_rule("/invocations", "invocations", lambda: "", methods=["POST"])
 END
 exec flask --app app run --host 0.0.0.0 --port 8080
 """
 )
+
+
+DOWNLOAD = 'urllib.request.urlopen("http://{}/model.bin")'
 
 
 def served(start: str = "", ping: str = "", post: str = "") -> str:
@@ -104,7 +107,7 @@ class Ailing:
     entrypoint: str = ""
     """A line of a Dockerfile."""
     mode: int = 0o755
-    patience_s: float = 5
+    patience_s: float = 20
     model: tuple[str, ...] = ("model.json",)
     word: str = "serve"
     also: frozenset[str] = field(default=frozenset())
@@ -116,14 +119,14 @@ ELF = b"\x7fELF\x02\x01\x01" + bytes(9) + (2).to_bytes(2, "little") + (0xB7).to_
 
 CONTAINERS = {
     "a sound server": Ailing("", served()),
-    "another port": Ailing("wrong_port", served("PORT = 5000")),
-    "bound to 127.0.0.1": Ailing("bound_to_loopback", served('HOST = "127.0.0.1"')),
-    "a slow start": Ailing("slow_start", served("time.sleep(60)")),
+    "another port": Ailing("wrong_port", served("PORT = 5000"), patience_s=4),
+    "bound to 127.0.0.1": Ailing("bound_to_loopback", served('HOST = "127.0.0.1"'), patience_s=4),
+    "a slow start": Ailing("slow_start", served("time.sleep(60)"), patience_s=4),
     "loads the model in /ping": Ailing("loaded_in_ping", served(ping="time.sleep(2.2 if pings == 1 else 0)")),
     "a slow /ping": Ailing("slow_ping", served(ping="time.sleep(1.1)")),
     "a redirect on /ping": Ailing("redirected", served(ping='status, headers = 308, {"Location": "/ping/"}')),
     "no route /ping": Ailing("no_ping", served(ping='self.path = "/health"')),
-    "a /ping that fails": Ailing("broken_ping", served(ping="status = 500")),
+    "a /ping that fails": Ailing("broken_ping", served(ping="status = 500"), patience_s=4),
     "a file that may not be run": Ailing("not_executable", served(), mode=0o644),
     "an entrypoint in shell form": Ailing(
         "shell_form", served(), entrypoint="ENTRYPOINT serve", also=frozenset({"ignores_stop"})
@@ -131,7 +134,10 @@ CONTAINERS = {
     "tini as the entrypoint": Ailing("init_entrypoint", served(), entrypoint='ENTRYPOINT ["/usr/bin/tini", "--"]'),
     "line ends of Windows": Ailing("carriage_returns", served().replace("\n", "\r\n")),
     "a program for arm64": Ailing("wrong_architecture", ELF),
-    "a download at the start": Ailing("needs_network", served('urllib.request.urlopen("https://models.example/model")')),
+    "a name that is not found": Ailing("needs_network", served(DOWNLOAD.format("models.example")), ("--dns", "127.0.0.1")),
+    "an address that does not answer": Ailing(
+        "tried_network", served(DOWNLOAD.format("192.0.2.1")), patience_s=4, also=frozenset({"slow_start"})
+    ),
     "files outside /tmp": Ailing("writes_elsewhere", served('pathlib.Path("/var/lib/cache.db").write_text("")')),
     "more memory than there is": Ailing("out_of_memory", served("waste = b'x' * (200 << 20)"), ("--memory", "64m")),
     "no program `serve`": Ailing("not_on_path", None),
@@ -150,7 +156,9 @@ CONTAINERS = {
     "a file of another user's": Ailing("permission_denied", served('open("/etc/x", "w")'), ("--user", "1000")),
     "a port that is taken": Ailing("port_in_use", served("taken = SERVER((HOST, PORT), Handler)")),
     "a missing variable": Ailing("environment_missing", served('os.environ["MODEL_NAME"]')),
-    "workers that die": Ailing("crash_loop", f"{SHELL}cd /tmp; echo 'import os; os._exit(9)' > app.py\n{GUNICORN} 1 app:app\n"),
+    "workers that die": Ailing(
+        "crash_loop", f"{SHELL}cd /tmp; echo 'import os; os._exit(9)' > app.py\n{GUNICORN} 1 app:app\n", patience_s=4
+    ),
     "a full disk": Ailing("disk_full", served('open("/full/x", "wb").write(bytes(9 << 20))'), ("--tmpfs", "/full:size=1m")),
     "a file beside the model": Ailing("read_only", served('open("/opt/ml/model/cache", "w")')),
     "an interpreter that is missing": Ailing("wrong_interpreter", served().replace("python3", "python2", 1)),
