@@ -8,7 +8,7 @@ from local_test.emulator import INVOKE_S, PING_S
 from local_test.logged import needs_network, nested_model
 from local_test.observations import Answer, Observations
 from local_test.procfs import NAMES, Address
-from local_test.started import crash_loop
+from local_test.started import crash_loop, out_of_memory
 
 SLOW_PING_S = 1.0
 """Half of what is allowed (H-8): this machine may be the quicker one."""
@@ -144,7 +144,7 @@ def slow_invocation(seen: Observations) -> str:
 def near_memory_limit(seen: Observations) -> str:
     """Evidence that the memory will not do for long."""
     memory = seen.memory
-    if memory is None or not memory.limit_bytes or memory.kills or memory.used_bytes < 0.9 * memory.limit_bytes:
+    if memory is None or not memory.limit_bytes or out_of_memory(seen) or memory.used_bytes < 0.9 * memory.limit_bytes:
         return ""
     return f"it took up to {memory.used_bytes / MIB:.0f} of {memory.limit_bytes / MIB:.0f} MiB"
 
