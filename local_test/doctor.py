@@ -130,7 +130,7 @@ def _facts(seen: Observations) -> Iterator[str]:
         limit = f" of {seen.memory.limit_bytes / MIB:.0f}" if seen.memory.limit_bytes else ", without a limit (--memory)"
         yield f"memory: {seen.memory.used_bytes / MIB:.0f} MiB{limit}"
     yield f"packets that wanted to leave it: {seen.without_route}"
-    yield f"files written outside /tmp: {len(seen.written)}" if not seen.refused else "it never ran"
+    yield f"files written outside /tmp: {', '.join(seen.written[:5]) or 'none'}" if not seen.refused else "it never ran"
     if seen.stop_s is not None:
         yield f"SIGTERM: ended after {seen.stop_s:.1f} s"
     if seen.word == "train":

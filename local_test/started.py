@@ -129,7 +129,9 @@ def ignores_stop(seen: Observations) -> str:
 
 
 def writes_elsewhere(seen: Observations) -> str:
-    """Evidence of files that it wrote where it may not be let (H-4)."""
+    """Evidence of files that a server wrote where it may not be let (H-4); a training job's disk is its own."""
+    if seen.word == "train":
+        return ""
     shown = ", ".join(seen.written[:5])
     return f"{shown}{f' and {len(seen.written) - 5} more' if len(seen.written) > 5 else ''}"
 

@@ -115,11 +115,8 @@ class Watch:
         if not isinstance(self.program, Container):
             return {}
         if not self._pid:
-            said = _run(self.docker, "inspect", "--format", "{{.State.Pid}}", self.program.name).strip()
-            self._pid = int(said or 0)
-        if not Path(f"/proc/{self._pid or 'none'}").exists():  # it ended, or the engine runs on another machine
-            return {}
-        return {pid: _command(pid) for pid in procfs.family(self._pid)}
+            self._pid = _first_process(self.docker, self.program.name)
+        return {pid: _command(pid) for pid in procfs.family(self._pid)} if self._pid and self.is_running() else {}
 
 
 def written(diff: str, mounts: Sequence[str] = ()) -> tuple[str, ...]:
@@ -133,6 +130,15 @@ def written(diff: str, mounts: Sequence[str] = ()) -> tuple[str, ...]:
         for path in leaves
         if not path.endswith(QUIET) and not any(path == place or path.startswith(place + "/") for place in (*SCRATCH, *mounts))
     )
+
+
+def _first_process(docker: str, name: str) -> int:
+    """Return a container's first process; 0 where it ended, or where the engine runs on another machine."""
+    told = _run(docker, "inspect", "--format", "{{.State.Pid}} {{.Id}}", name).split()
+    with contextlib.suppress(OSError):
+        if len(told) == 2 and told[1] in Path(f"/proc/{told[0]}/cgroup").read_text():
+            return int(told[0])
+    return 0
 
 
 def _command(pid: int) -> str:

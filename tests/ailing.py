@@ -82,6 +82,7 @@ exec flask --app app run --host 0.0.0.0 --port 8080
 )
 
 
+NO_NAMES = ("--dns", "127.0.0.1", "--dns-option", "timeout:1", "--dns-option", "attempts:1")
 DOWNLOAD = 'urllib.request.urlopen("http://{}/model.bin")'
 
 
@@ -134,7 +135,7 @@ CONTAINERS = {
     "tini as the entrypoint": Ailing("init_entrypoint", served(), entrypoint='ENTRYPOINT ["/usr/bin/tini", "--"]'),
     "line ends of Windows": Ailing("carriage_returns", served().replace("\n", "\r\n")),
     "a program for arm64": Ailing("wrong_architecture", ELF),
-    "a name that is not found": Ailing("needs_network", served(DOWNLOAD.format("models.example")), ("--dns", "127.0.0.1")),
+    "a name that is not found": Ailing("needs_network", served(DOWNLOAD.format("models.example")), NO_NAMES),
     "an address that does not answer": Ailing(
         "tried_network", served(DOWNLOAD.format("192.0.2.1")), patience_s=4, also=frozenset({"slow_start"})
     ),
