@@ -170,7 +170,10 @@ class Containers:
     def _internal_network(self) -> str:
         """Return a network on which this machine reaches containers and they reach nothing."""
         if subprocess.run([self.docker, "network", "inspect", "berth-internal"], capture_output=True, check=False).returncode:
-            self._docker("network", "create", "--internal", "berth-internal")
+            try:
+                self._docker("network", "create", "--internal", "berth-internal")
+            except RuntimeError:  # another run may have made it meanwhile
+                self._docker("network", "inspect", "berth-internal")
         return "berth-internal"
 
     def _address(self, name: str) -> str:
