@@ -37,7 +37,8 @@ FAULTY_FILES = {
     "bin/sh": b"\x7fELF",
     "opt/ml/model/model.bin": b"weights",
     "var/lib/apt/lists/debian_main": bytes(6_000_000),
-    "root/.aws/credentials": b"[default]\n",
+    "etc/passwd": b"root:x:0:0::/home/admin:/bin/sh\n",
+    "home/admin/.aws/credentials": b"[default]\n",
 }
 FAULTY = """
 FROM scratch
@@ -102,7 +103,7 @@ def test_a_sound_image_breaks_no_rule(build, tmp_path):
         ("labels_are_well_formed", "capabilities.multi-models is probably meant"),
         ("user_is_root", "USER is app"),
         ("holds_no_secret", "ENV DB_PASSWORD"),
-        ("holds_no_secret", "/root/.aws/credentials"),
+        ("holds_no_secret", "/home/admin/.aws/credentials"),
         ("scanner_knows_the_system", "there is no /etc/os-release"),
         ("carries_no_caches", "package managers left 6 MB: /var/lib/apt/lists 6 MB"),
     ],
