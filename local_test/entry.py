@@ -84,7 +84,8 @@ def read_entry(containers: Containers, config: dict[str, Any], word: str, mounts
         entry = Entry(asked, *found)
         words = [posixpath.basename(part) if at == 0 else part for at, part in enumerate(entry.interpreter)]
         program = words[1:2] if words[:1] == ["env"] else entry.interpreter[:1]
-        missing = any(look.find(part) is None for part in [*entry.interpreter[:1], *program] if not part.startswith("-"))
+        wanted = [part for part in [*entry.interpreter[:1], *program] if not part.startswith("-")]
+        missing = any(look.find(part, follow=False) is None for part in wanted)
         return Entry(asked, *found, interpreter_missing=missing)
 
 
@@ -97,18 +98,18 @@ class _Look:
     folder: str
     path: list[str]
 
-    def find(self, program: str) -> tuple[str, int, bytes] | None:
-        """Return path, permissions and beginning of a program, found as a start finds it."""
+    def find(self, program: str, *, follow: bool = True) -> tuple[str, int, bytes] | None:
+        """Return path, permissions and beginning of a program, found as a start finds it; of a link, unless it is followed."""
         places = [posixpath.join(self.folder, program)] if "/" in program else [f"{place}/{program}" for place in self.path]
         first: tuple[str, int, bytes] | None = None
         for place in places:
-            file = self._read(place)
+            file = self._read(place, follow)
             if file and file[0] & 0o111:
                 return place, *file
             first = first or ((place, *file) if file else None)
         return first
 
-    def _read(self, path: str) -> tuple[int, bytes] | None:
+    def _read(self, path: str, follow: bool) -> tuple[int, bytes] | None:
         for _ in range(MOST_LINKS):
             done = subprocess.run([self.docker, "cp", f"{self.name}:{path}", "-"], capture_output=True, check=False)
             if done.returncode:
@@ -117,8 +118,8 @@ class _Look:
                 member = archive.next()
                 if member is None or not (member.isfile() or member.issym()):
                     return None
-                if member.isfile():
-                    file = archive.extractfile(member)
+                if member.isfile() or not follow:
+                    file = archive.extractfile(member) if member.isfile() else None
                     return member.mode, file.read(HEAD_BYTES) if file else b""
                 path = posixpath.normpath(posixpath.join(posixpath.dirname(path), member.linkname))
         return None

@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 LISTENS, CONNECTS = "0A", "02"
 """States of a TCP socket in /proc/net/tcp: waits for connections; asked for one and has no answer yet."""
+NAMES = 53
+"""The port of name servers."""
 RESOLVER = "127.0.0.11"
 """Docker's own name server: it listens in the container, and is not the container's."""
 TICKS_S = os.sysconf("SC_CLK_TCK")
@@ -59,8 +61,9 @@ def listening(pid: int, owners: Iterable[int] | None = None) -> frozenset[Addres
 
 
 def connecting(pid: int) -> frozenset[Address]:
-    """Return what programs of a process's network try to reach without an answer."""
-    return frozenset(remote for state, _, remote, _ in _sockets(pid) if state == CONNECTS)
+    """Return what programs of a process's network try to reach without an answer, name servers among them."""
+    waiting = {remote for state, _, remote, _ in _sockets(pid) if state == CONNECTS}
+    return frozenset(waiting | {remote for _, _, remote, _ in _sockets(pid, ("udp", "udp6")) if remote.port == NAMES})
 
 
 def without_route(pid: int) -> int:
@@ -124,9 +127,9 @@ def _counts(file: Path) -> dict[str, int]:
     return {name: int(value) for name, value in (line.split() for line in file.read_text().splitlines())}
 
 
-def _sockets(pid: int) -> Iterator[tuple[str, Address, Address, str]]:
-    """Yield state, local and remote address and inode of each TCP socket of a process's network."""
-    for name in ("tcp", "tcp6"):
+def _sockets(pid: int, kinds: Sequence[str] = ("tcp", "tcp6")) -> Iterator[tuple[str, Address, Address, str]]:
+    """Yield state, local and remote address and inode of each socket of a process's network."""
+    for name in kinds:
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]:
                 fields = line.split()

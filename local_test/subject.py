@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from local_test.contents import Contents
 from local_test.emulator import Endpoint, Outcome, Reply, lay_out, stop
 from local_test.jobs import TrainingJob
-from local_test.runners import Containers, Launch, Processes, Program
+from local_test.runners import Containers, Launch, Processes, Program, Unreachable
 from local_test.starts import Start, wait_until, watch
 from local_test.verdicts import Blocked, DoesNotApply, Unjudged, Violated
 
@@ -310,12 +310,14 @@ class Subject:
 
         Raises:
             Violated: the engine can't start it.
-            Unjudged: a source tree can't be started so.
+            Unjudged: a source tree can't be started so, or this machine can't reach the engine's containers.
         """
         if isinstance(self.platform, Processes):
             return _start_process(self.platform, launch)
         try:
             return self.platform.launch(launch)
+        except Unreachable as error:
+            raise Unjudged(str(error)) from error
         except RuntimeError as error:
             raise Violated(str(error)) from error
 

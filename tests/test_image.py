@@ -37,7 +37,8 @@ FAULTY_FILES = {
     "bin/sh": b"\x7fELF",
     "opt/ml/model/model.bin": b"weights",
     "var/lib/apt/lists/debian_main": bytes(6_000_000),
-    "root/.aws/credentials": b"[default]\n",
+    "etc/passwd": b"root:x:0:0::/home/admin:/bin/sh\n",
+    "home/admin/.aws/credentials": b"[default]\n",
 }
 FAULTY = """
 FROM scratch
@@ -73,17 +74,18 @@ def build(docker, tmp_path_factory):
     subprocess.run([docker, "image", "rm", "--force", *tags], capture_output=True)
 
 
-def verdicts_on(tag, folder):
+def verdicts_on(tag, folder, train_data=None):
     """Return what the rules that start nothing say of an image, by their names."""
     rules = [rule for rule in RULES if rule in (*image.RULES, *contents.RULES)]
-    with closing(Subject(Containers(tag), folder)) as subject:
+    with closing(Subject(Containers(tag), folder, train_data)) as subject:
         return {verdict.rule.name: verdict for verdict in judge(subject, rules)}
 
 
 @pytest.fixture(scope="module")
 def faulty(build, tmp_path_factory):
     """What is said of an image with many faults."""
-    return verdicts_on(build(FAULTY, FAULTY_FILES), tmp_path_factory.mktemp("faulty"))
+    folder = tmp_path_factory.mktemp("faulty")
+    return verdicts_on(build(FAULTY, FAULTY_FILES), folder, train_data=folder)
 
 
 def test_a_sound_image_breaks_no_rule(build, tmp_path):
@@ -102,7 +104,7 @@ def test_a_sound_image_breaks_no_rule(build, tmp_path):
         ("labels_are_well_formed", "capabilities.multi-models is probably meant"),
         ("user_is_root", "USER is app"),
         ("holds_no_secret", "ENV DB_PASSWORD"),
-        ("holds_no_secret", "/root/.aws/credentials"),
+        ("holds_no_secret", "/home/admin/.aws/credentials"),
         ("scanner_knows_the_system", "there is no /etc/os-release"),
         ("carries_no_caches", "package managers left 6 MB: /var/lib/apt/lists 6 MB"),
     ],
@@ -119,6 +121,13 @@ def test_what_is_no_fault_is_not_taken_for_one(faulty):
 
 def test_a_secret_is_named_and_not_shown(faulty):
     assert "swordfish" not in faulty["holds_no_secret"].seen
+
+
+def test_an_image_for_serving_alone_needs_no_train_where_no_training_was_asked_for(build, tmp_path):
+    serves = {name: data for name, data in SOUND_FILES.items() if not name.endswith("/train")}
+    verdicts = verdicts_on(build(SOUND, serves), tmp_path)
+    assert verdicts["train_is_a_program"].status is Status.NOT_APPLICABLE
+    assert [name for name, verdict in verdicts.items() if verdict.status is Status.FAILED] == []
 
 
 @pytest.mark.parametrize(("line", "rule"), [(SWALLOWS, "entrypoint_takes_the_word"), (TINI, "entrypoint_is_no_init")])

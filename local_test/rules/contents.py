@@ -21,14 +21,15 @@ MOST_CACHE_BYTES = 5 * MB
 CACHES = {
     "apt's lists": "/var/lib/apt/lists",
     "apt's packages": "/var/cache/apt",
-    "pip": "/root/.cache/pip",
-    "uv": "/root/.cache/uv",
-    "poetry": "/root/.cache/pypoetry",
+    "pip": ".cache/pip",
+    "uv": ".cache/uv",
+    "poetry": ".cache/pypoetry",
     "conda": "/opt/conda/pkgs",
     "apk": "/var/cache/apk",
     "dnf": "/var/cache/dnf",
     "yum": "/var/cache/yum",
 }
+"""By package manager, where it keeps what it downloads: from the root, or in the home of the first user."""
 SCANNED = {
     *("almalinux", "alpine", "amzn", "centos", "chainguard", "debian", "fedora", "ol", "opensuse-leap"),
     *("photon", "rhel", "rocky", "sles", "ubuntu", "wolfi"),
@@ -42,13 +43,8 @@ SECRET_VALUE = re.compile(
     r"|\bsk-[\w-]{32,}|://[^/\s:@$]+:[^/\s@$]+@"
 )
 ASSIGNED = re.compile(r"\b([A-Za-z_]\w*)=(\"[^\"]*\"|'[^']*'|\S*)")
-SECRET_FILES = (
-    "/root/.aws/credentials",
-    "/root/.netrc",
-    "/root/.git-credentials",
-    "/root/.docker/config.json",
-    "/root/.pypirc",
-)
+SECRET_FILES = (".aws/credentials", ".netrc", ".git-credentials", ".docker/config.json", ".pypirc")
+"""In the home of the first user."""
 SCAN_S = 120
 
 
@@ -59,7 +55,7 @@ def holds_no_secret(subject: Subject) -> str:
     steps = subject.contents.steps()
     found += [f"the build step that sets {name}" for step in steps for name in secrets(_assigned(step))]
     found += ["a build step" for step in steps if SECRET_VALUE.search(step)]
-    found += [path for path in SECRET_FILES if subject.contents.read(path)]
+    found += [path for name in SECRET_FILES if subject.contents.read(path := f"{_home(subject)}/{name}")]
     if found:
         raise Violated(f"credentials can be read by whoever has the image, in {', '.join(dict.fromkeys(found))}")
     return f"none in {len(entries)} variables, {len(steps)} build steps and {len(SECRET_FILES)} usual files"
@@ -109,11 +105,19 @@ def is_not_too_large(subject: Subject) -> str:
 
 def carries_no_caches(subject: Subject) -> str:
     """Judge whether package managers left behind what they downloaded."""
-    sizes = {name: sum(member.size for member in subject.contents.below(folder)) for name, folder in CACHES.items()}
+    folders = {name: folder if folder[0] == "/" else f"{_home(subject)}/{folder}" for name, folder in CACHES.items()}
+    sizes = {name: sum(member.size for member in subject.contents.below(folder)) for name, folder in folders.items()}
     if sum(sizes.values()) > MOST_CACHE_BYTES:
-        found = ", ".join(f"{CACHES[name]} {size / MB:.0f} MB" for name, size in sizes.items() if size > MB)
+        found = ", ".join(f"{folders[name]} {size / MB:.0f} MB" for name, size in sizes.items() if size > MB)
         raise Violated(f"package managers left {sum(sizes.values()) / MB:.0f} MB: {found}")
     return f"package managers left {sum(sizes.values()) / MB:.1f} MB"
+
+
+def _home(subject: Subject) -> str:
+    """Return the home of the user with the number 0, as the image itself names it; the root's where it names none."""
+    text = (subject.contents.read("/etc/passwd") or b"").decode("utf-8", "replace")
+    fields = [line.split(":") for line in text.splitlines()]
+    return next((user[5].rstrip("/") for user in fields if len(user) > 5 and user[2] == "0"), "")
 
 
 def _assigned(step: str) -> dict[str, str]:

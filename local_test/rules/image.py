@@ -20,8 +20,13 @@ OCI = "application/vnd.oci.image."
 
 
 def train_is_a_program(subject: Subject) -> str:
-    """Judge whether the engine finds something to start for `train`."""
-    return _program(subject, "train")
+    """Judge whether the engine finds something to start for `train`; an image may be for serving alone."""
+    try:
+        return _program(subject, "train")
+    except _NotThere as error:
+        if subject.train_data is None:
+            raise DoesNotApply(f"{error}, and no --train-data was given: it is an image for serving") from error
+        raise
 
 
 def serve_is_a_program(subject: Subject) -> str:
@@ -140,6 +145,10 @@ def stored_media_type(inspected: dict[str, Any]) -> str | None:
     return described.get("mediaType") or inspected.get("ManifestType") or None
 
 
+class _NotThere(Violated):
+    """What is to be started is nowhere."""
+
+
 def _config(subject: Subject) -> dict[str, Any]:
     return dict(subject.inspected["Config"])
 
@@ -157,7 +166,7 @@ def _program(subject: Subject, word: str) -> str:
         raise Unjudged("the engine can't make a container to look into")
     fault = fault_of(entry)
     if fault:
-        raise Violated(fault)
+        raise (Violated if entry.path else _NotThere)(fault)
     return f"{entry.asked} is {entry.path}, " + ("a program" if entry.is_program else f"run by {' '.join(entry.interpreter)}")
 
 

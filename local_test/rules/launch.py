@@ -94,6 +94,7 @@ def starts_without_network(subject: Subject) -> str:
     if found:
         raise Violated(f"{found}\n{start.told}")
     _look_for_other_causes(subject, start)
+    _lacks_model(subject, start)
     raise Blocked(_stands_in_the_way(start))
 
 
@@ -104,6 +105,7 @@ def starts_with_a_read_only_model(subject: Subject) -> str:
         return "it became ready with /opt/ml/model read-only"
     if _wants_to_write(subject, start):
         raise Violated(f"with a writable /opt/ml/model it becomes ready, with a read-only one it does not: {start.told}")
+    _lacks_model(subject, start)
     raise Blocked(_stands_in_the_way(start))
 
 
