@@ -144,7 +144,7 @@ FAULTS = {
     "no failure file": {"failure_file_is_written"},
     "traceback first": {"cause_comes_first"},
     "no handler": {"handles_sigterm"},
-    "leaves nothing when stopped": {"stops_in_time"},
+    "leaves nothing when stopped": {"job_stops_in_time"},
     "own place for checkpoints": {"checkpoints_where_told"},
     "cannot resume": {"ends_well_after_a_restart"},
     "markers": {"takes_no_marker_for_a_checkpoint"},
@@ -214,7 +214,7 @@ def test_no_rule_is_broken_itself(verdicts) -> None:
 def test_what_a_failed_rule_leaves_unjudged_is_blocked_by_it(verdicts) -> None:
     told = {verdict.rule.name: verdict for verdict in verdicts["needs variables"]}
     assert (told["trains"].status, told["trains"].seen) == (Status.BLOCKED, "blocked by T-17")
-    assert (told["stops_in_time"].status, told["stops_in_time"].seen) == (Status.BLOCKED, "blocked by T-17")
+    assert (told["job_stops_in_time"].status, told["job_stops_in_time"].seen) == (Status.BLOCKED, "blocked by T-17")
     assert told["reads_resourceconfig"].seen == "blocked by T-17"
 
 

@@ -57,7 +57,7 @@ def handles_sigterm(subject: Subject) -> str:
     return f"process 1, {early.process}, has a handler of SIGTERM {early.handled_s:.2f} s after the start"
 
 
-def stops_in_time(subject: Subject) -> str:
+def job_stops_in_time(subject: Subject) -> str:
     """Judge whether a job that is stopped ends in time and leaves a model, or says why there is none."""
     judged = [job for job in _stops(subject) if job.signal_s is not None]
     if not judged:
@@ -158,7 +158,7 @@ RULES = (
         "a stopped job ends in time and leaves a model or says why not",
         Severity.SAGEMAKER,
         "On SIGTERM write the model as far as it is and end with 0, or write /opt/ml/output/failure and end with another code.",
-        stops_in_time,
+        job_stops_in_time,
         ("handles_sigterm",),
     ),
 )
