@@ -51,6 +51,8 @@ class Outcome:
     seconds: float
     printed_at: tuple[float, ...] = ()
     """When each line came, in seconds since the start; only of a container that was watched."""
+    ran_s: float = 0.0
+    """How long it ran by the clock that `printed_at` is of; only of a container that was watched."""
     changed: tuple[str, ...] = ()
     """Paths of the image's own that it made, changed or removed; only of a container that was watched."""
 

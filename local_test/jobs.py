@@ -208,6 +208,6 @@ class Running:
         code, seconds = self.program.wait(), self.seconds
         told: dict[str, Any] = {}
         if isinstance(self.program, Container):
-            told["printed_at"] = tuple(self.program.printed_at)
-            told["changed"] = tuple(self.program.changed)
+            program = self.program
+            told = {"printed_at": tuple(program.printed_at), "ran_s": program.ran_s, "changed": tuple(program.changed)}
         return Outcome(code, self.program.output(), failure_of(self.job.base), seconds, **told)

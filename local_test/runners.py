@@ -20,7 +20,7 @@ from typing import IO, Any, Protocol
 WATCHED = {
     "lines": ("logs", "--timestamps"),
     "changed": ("diff",),
-    "started": ("inspect", "--format", "{{json .State.StartedAt}}"),
+    "times": ("inspect", "--format", "[{{json .State.StartedAt}}, {{json .State.FinishedAt}}]"),
 }
 """What is asked of a container that is watched, once it has ended."""
 ROOT = Path(__file__).resolve().parent.parent
@@ -263,9 +263,17 @@ class Container:
     @property
     def printed_at(self) -> list[float]:
         """When each line came, in seconds since its start, once it has ended and was watched."""
-        started = datetime.fromisoformat(json.loads(self.ended.get("started", '"1970-01-01T00:00:00Z"')))
         moments = (line.split(" ", 1)[0] for line in self.ended.get("lines", "").splitlines())
-        return [(datetime.fromisoformat(moment) - started).total_seconds() for moment in moments if moment]
+        return [(datetime.fromisoformat(moment) - self._times[0]).total_seconds() for moment in moments if moment]
+
+    @property
+    def ran_s(self) -> float:
+        """How long it ran, by the engine's clock, once it has ended and was watched."""
+        return (self._times[1] - self._times[0]).total_seconds()
+
+    @property
+    def _times(self) -> list[datetime]:
+        return [datetime.fromisoformat(moment) for moment in json.loads(self.ended["times"])]
 
     @property
     def changed(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -58,8 +59,6 @@ def kept():
 
 
 def main():
-    if FAULT == "needs a word" and "train" not in sys.argv[1:]:
-        raise ValueError("usage: train")
     if FAULT == "needs variables":
         os.environ["SM_MODEL_DIR"]
     if FAULT == "needs trainingjobconfig":
@@ -157,7 +156,6 @@ CONTAINED = {
     "buffers": {"prints_at_once"},
     "writes outside": {"writes_where_it_may"},
     "writes into channels": {"reads_a_read_only_channel"},
-    "needs a word": {"trains_under_an_entrypoint"},
 }
 """Faults that only a container shows."""
 SIDE_BY_SIDE = 8
@@ -268,8 +266,9 @@ def test_a_containers_fault_is_found_by_its_rule_and_by_no_other(docker: str, co
 def of_berth(image: str) -> list[Verdict]:
     """What is said of Berth's own image, on two hosts and by FIFOs too."""
     knobs = {"estimator": "lightgbm", "max_iter": "60", "checkpoint_interval_s": "0.1"}
-    platform = Containers(image, docker_client())
-    subject = Subject(platform, scratch(), train_data=SAMPLE, hyperparameters=knobs, distributed=True, pipe=True)
+    platform, rows = Containers(image, docker_client()), scratch() / "rows"  # all that is in it comes through the FIFO
+    shutil.copytree(SAMPLE, rows, ignore=shutil.ignore_patterns("*.md"))
+    subject = Subject(platform, scratch(), train_data=rows, hyperparameters=knobs, distributed=True, pipe=True)
     return list(judge(subject, RULES))
 
 
