@@ -239,7 +239,7 @@ RULES = (
         "H-31",
         "a batch job's output has no blank lines",
         Severity.ELSEWHERE,
-        "End the answer without a newline: AssembleWith=Line adds one after each.",
+        "End the answer without a newline: AssembleWith=Line adds one after each, as the SDK's local mode shows.",
         output_has_no_blank_lines,
         ("batch_answers_the_payload",),
     ),
