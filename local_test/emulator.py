@@ -50,7 +50,9 @@ class Outcome:
     """The failure file's text, empty without one (T-26)."""
     seconds: float
     printed_at: tuple[float, ...] = ()
-    """When each line came, in seconds since the first start of the job; only of a container that was watched."""
+    """When each line came, in seconds since the start; only of a container that was watched."""
+    ran_s: float = 0.0
+    """How long it ran by the clock that `printed_at` is of; only of a container that was watched."""
     changed: tuple[str, ...] = ()
     """Paths of the image's own that it made, changed or removed; only of a container that was watched."""
 

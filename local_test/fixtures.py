@@ -45,7 +45,7 @@ def training_job(platform: Platform, tmp_path: Path) -> Callable[..., TrainingJo
     """A function: a training job over channels, with hyperparameters and any other field of TrainingJob.
 
     `run` runs it to its end or stops it, `reclaim` takes its machine away; each start finds a fresh /opt/ml and what was
-    uploaded of its checkpoints. `options` set File, FastFile or Pipe mode; `local_test.shards.run_on_hosts` runs it on several
+    uploaded of its checkpoints. `options` set File, FastFile or Pipe mode; `local_test.shards` runs it on several
     hosts.
     """
     numbers = itertools.count(1)

@@ -172,7 +172,6 @@ class Running:
     program: Program
     uploader: Uploader
     started: float = field(default_factory=time.monotonic)
-    moment: float = field(default_factory=time.time)
 
     @property
     def seconds(self) -> float:
@@ -209,6 +208,6 @@ class Running:
         code, seconds = self.program.wait(), self.seconds
         told: dict[str, Any] = {}
         if isinstance(self.program, Container):
-            told["printed_at"] = tuple(moment - self.moment for moment in self.program.printed_at)
-            told["changed"] = tuple(self.program.changed)
+            program = self.program
+            told = {"printed_at": tuple(program.printed_at), "ran_s": program.ran_s, "changed": tuple(program.changed)}
         return Outcome(code, self.program.output(), failure_of(self.job.base), seconds, **told)

@@ -16,6 +16,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+WATCHED = {
+    "lines": ("logs", "--timestamps"),
+    "changed": ("diff",),
+    "times": ("inspect", "--format", "[{{json .State.StartedAt}}, {{json .State.FinishedAt}}]"),
+}
+"""What is asked of a container that is watched, once it has ended."""
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -220,7 +226,7 @@ class Container:
             done = subprocess.run(
                 [self.docker, "wait", self.name], capture_output=True, text=True, timeout=timeout_s, check=True
             )
-            seen = {"lines": self._ask("logs", "--timestamps"), "changed": self._ask("diff")} if self.watched else {}
+            seen = {name: self._ask(*words) for name, words in WATCHED.items()} if self.watched else {}
             self.ended.update(output=self.output(), code=int(done.stdout), **seen)
             subprocess.run([self.docker, "rm", "--force", self.name], capture_output=True, check=False)
         return int(self.ended["code"])
@@ -242,9 +248,18 @@ class Container:
 
     @property
     def printed_at(self) -> list[float]:
-        """When each line came, in seconds since 1970, once it has ended and was watched."""
+        """When each line came, in seconds since its start, once it has ended and was watched."""
         moments = (line.split(" ", 1)[0] for line in self.ended.get("lines", "").splitlines())
-        return [datetime.fromisoformat(moment).timestamp() for moment in moments if moment]
+        return [(datetime.fromisoformat(moment) - self._times[0]).total_seconds() for moment in moments if moment]
+
+    @property
+    def ran_s(self) -> float:
+        """How long it ran, by the engine's clock, once it has ended and was watched."""
+        return (self._times[1] - self._times[0]).total_seconds()
+
+    @property
+    def _times(self) -> list[datetime]:
+        return [datetime.fromisoformat(moment) for moment in json.loads(self.ended["times"])]
 
     @property
     def changed(self) -> list[str]:

@@ -46,7 +46,7 @@ class Unjudged(Exception):
 
 
 class Blocked(Exception):
-    """Another rule is broken, and left nothing to judge; says which, by its number. For what a rule learns beside its `needs`."""
+    """Another rule is broken and left nothing to judge; says which, by its number. For what a rule learns beside its needs."""
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from ahead import ahead, scratch
+from conftest import SAMPLE, docker_client
 
 from local_test.conformance import judge
 from local_test.rules import data, hosts, inputs, spot, stopping, training
@@ -32,10 +34,8 @@ def read(name, default):
 
 
 def parse(text):
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text.lower() == "true" if text.lower() in ("true", "false") else text
+    value = json.loads(text)
+    return parse(value) if isinstance(value, str) else value
 
 
 def numbers():
@@ -67,13 +67,14 @@ def main():
         (CONFIG / "resourceConfig.json").read_text()
     if FAULT == "network":
         import socket
-        socket.create_connection(("192.0.2.1", 80), timeout=0.5)
+        if len(socket.if_nameindex()) < 2:
+            raise OSError("Network is unreachable")
     knobs = read("hyperparameters", {})
     if FAULT == "one spelling":
         steps = int(knobs["rounds"])
     if FAULT == "strict" and set(knobs) - {"rounds"}:
         raise ValueError(f"unknown: {sorted(knobs)}")
-    rounds = int(parse(parse(knobs["rounds"]) if isinstance(knobs["rounds"], str) else knobs["rounds"]))
+    rounds = parse(knobs["rounds"])
     if FAULT == "needs output":
         (BASE / "output" / "data" / "note").write_text("")
     if FAULT == "refuses config" and len(list(CONFIG.iterdir())) > 4:
@@ -89,8 +90,10 @@ def main():
                     done = max(done, int(path.name.split("-")[1]))
         if done and FAULT == "cannot resume":
             raise ValueError("there are checkpoints already")
+    if FAULT == "writes outside":
+        pathlib.Path("/var/outside").write_text("")
     for step in range(done, rounds):
-        print(f"step={step}", flush=True)
+        print(f"step={step}", flush=FAULT != "buffers")
         time.sleep(0.1)
         if asked and FAULT != "takes its time":
             break
@@ -141,28 +144,35 @@ FAULTS = {
     "no failure file": {"failure_file_is_written"},
     "traceback first": {"cause_comes_first"},
     "no handler": {"handles_sigterm"},
-    "leaves nothing when stopped": {"stops_in_time"},
+    "leaves nothing when stopped": {"job_stops_in_time"},
     "own place for checkpoints": {"checkpoints_where_told"},
     "cannot resume": {"ends_well_after_a_restart"},
     "markers": {"takes_no_marker_for_a_checkpoint"},
     "temporary names": {"unfinished_files_are_not_uploaded"},
 }
 """A fault of the program, and the rules that are to find it."""
+CONTAINED = {
+    "network": {"trains_without_a_network"},
+    "buffers": {"prints_at_once"},
+    "writes outside": {"writes_where_it_may"},
+    "writes into channels": {"reads_a_read_only_channel"},
+}
+"""Faults that only a container shows."""
 SIDE_BY_SIDE = 8
 
 
-def judged(folder: Path, platform: Processes | Containers, fault: str = "", **options) -> list[Verdict]:
+def judged(folder: Path, platform: Processes | Containers, fault: str = "", rules=RULES, rounds: int = 12) -> list[Verdict]:
     (folder / "data").mkdir(parents=True, exist_ok=True)
     (folder / "data" / "numbers.txt").write_text("1\n2\n3\n")
     subject = Subject(
         platform,
         folder / "scratch",
         train_data=folder / "data",
-        hyperparameters={"rounds": "12"},
-        environ={"FAULT": fault},
-        **options,
+        hyperparameters={"rounds": str(rounds)},
+        environ={"FAULT": fault, "PYTHONUNBUFFERED": ""},
+        train_s=60,
     )
-    return list(judge(subject, RULES))
+    return list(judge(subject, rules))
 
 
 def tree(folder: Path) -> Processes:
@@ -204,7 +214,7 @@ def test_no_rule_is_broken_itself(verdicts) -> None:
 def test_what_a_failed_rule_leaves_unjudged_is_blocked_by_it(verdicts) -> None:
     told = {verdict.rule.name: verdict for verdict in verdicts["needs variables"]}
     assert (told["trains"].status, told["trains"].seen) == (Status.BLOCKED, "blocked by T-17")
-    assert (told["stops_in_time"].status, told["stops_in_time"].seen) == (Status.BLOCKED, "blocked by T-17")
+    assert (told["job_stops_in_time"].status, told["job_stops_in_time"].seen) == (Status.BLOCKED, "blocked by T-17")
     assert told["reads_resourceconfig"].seen == "blocked by T-17"
 
 
@@ -218,3 +228,51 @@ def test_without_data_nothing_of_training_is_judged(tmp_path: Path) -> None:
     told = list(judge(Subject(Processes(), tmp_path), RULES))
     assert {verdict.status for verdict in told} <= {Status.UNJUDGED, Status.NOT_APPLICABLE}
     assert "--train-data" in told[0].seen
+
+
+# Containers
+
+
+@ahead
+def contained(image: str) -> dict[str, list[Verdict]]:
+    """What is said of the program in a container, by the rules that need one; and by all of the sound one."""
+    script = tree(scratch()).root / "container" / "train"
+    script.chmod(0o755)
+    platform = Containers(image, docker_client(), ("--volume", f"{script}:/opt/berth/container/train:ro"))
+    some = [rule for rule in RULES if rule.name in set().union(*CONTAINED.values())]
+    faults = {"": RULES, **dict.fromkeys(CONTAINED, some)}
+    with ThreadPoolExecutor(2) as pool:
+        said = pool.map(lambda item: judged(scratch(), platform, item[0], item[1], rounds=24), faults.items())
+        return dict(zip(faults, said, strict=True))
+
+
+def test_a_sound_container_breaks_no_rule(docker: str, contained) -> None:
+    told = {verdict.rule.name: (verdict.status, verdict.seen) for verdict in contained[""]}
+    assert {name for name, (status, _) in told.items() if status is not Status.PASSED} == {
+        "reads_a_pipe",
+        "trains_on_several_hosts",
+        "hosts_leave_one_model",
+        "takes_an_empty_shard",
+    }, told
+
+
+@pytest.mark.parametrize("fault", CONTAINED)
+def test_a_containers_fault_is_found_by_its_rule_and_by_no_other(docker: str, contained, fault: str) -> None:
+    told = {verdict.rule.name: verdict.seen for verdict in contained[fault]}
+    assert failed(contained[fault]) == CONTAINED[fault], told
+
+
+@ahead
+def of_berth(image: str) -> list[Verdict]:
+    """What is said of Berth's own image, on two hosts and by FIFOs too."""
+    knobs = {"estimator": "lightgbm", "max_iter": "60", "checkpoint_interval_s": "0.1"}
+    platform, rows = Containers(image, docker_client()), scratch() / "rows"  # all that is in it comes through the FIFO
+    shutil.copytree(SAMPLE, rows, ignore=shutil.ignore_patterns("*.md"))
+    subject = Subject(platform, scratch(), train_data=rows, hyperparameters=knobs, distributed=True, pipe=True)
+    return list(judge(subject, RULES))
+
+
+def test_berths_image_breaks_no_rule_of_training(docker: str, of_berth) -> None:
+    told = {verdict.rule.name: (verdict.status, verdict.seen) for verdict in of_berth}
+    assert {name: seen for name, seen in told.items() if seen[0] is not Status.PASSED} == {}
+    print(f"training: {sum(verdict.seconds for verdict in of_berth):.0f} s")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from local_test.jobs import TrainingJob
-from local_test.rules.jobs import documents, ended_well, patience_s, respelled, run, why
+from local_test.rules.jobs import documents, ended_well, files, patience_s, respelled, run, why
 from local_test.runners import Containers
 from local_test.subject import Subject
 from local_test.verdicts import DoesNotApply, Rule, Severity, Unjudged, Violated
@@ -83,7 +83,8 @@ def reads_a_pipe(subject: Subject) -> str:
     job = subject.job("pipe", options=options, epochs=EPOCHS)
     outcome = run(job, patience_s(subject))
     if not ended_well(job, outcome):
-        raise Violated(f"with its channel in Pipe mode, {why(outcome, patience_s(subject))}")
+        names = ", ".join(path.name for path in files(job.channels[subject.channel])[:5])
+        raise Violated(f"with {names} one after the other in Pipe mode, {why(outcome, patience_s(subject))}")
     return f"train read {subject.channel}_0 and on, and ended well"
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local_test.emulator import STOP_TRAINING_S, Outcome
-from local_test.jobs import Running, TrainingJob
+from local_test.jobs import Running
 from local_test.rules.jobs import KILLED, files
 from local_test.runners import Container, Program
 from local_test.subject import Subject
@@ -20,7 +20,11 @@ from local_test.verdicts import Rule, Severity, Unjudged, Violated
 
 MOMENTS = {"early": 0.15, "in the middle": 0.5, "late": 0.85}
 """Parts of the seconds that a whole job takes."""
+ENDED_BY_IT = {143, -signal.SIGTERM}
+"""Exit codes of a stop: beside a model they are as good as 0, since the job counts as stopped either way."""
 LOOK_S = 0.02
+ENGINES = re.compile(r"runc|crun|youki|exe$|\d$")
+"""Names that process 1 has before it becomes the program."""
 TERM_BIT = 1 << (signal.SIGTERM - 1)
 
 
@@ -53,7 +57,7 @@ def handles_sigterm(subject: Subject) -> str:
     return f"process 1, {early.process}, has a handler of SIGTERM {early.handled_s:.2f} s after the start"
 
 
-def stops_in_time(subject: Subject) -> str:
+def job_stops_in_time(subject: Subject) -> str:
     """Judge whether a job that is stopped ends in time and leaves a model, or says why there is none."""
     judged = [job for job in _stops(subject) if job.signal_s is not None]
     if not judged:
@@ -71,11 +75,10 @@ def _stop_of(job: Stopped, patience_s: float) -> str:
         raise Violated(f"{told} had not ended {patience_s:.0f} s later; SIGKILL comes after {STOP_TRAINING_S} s")
     if code == 0 and not job.left:
         raise Violated(f"{told} ended with exit code 0 and left no file in /opt/ml/model")
-    if code and not job.outcome.failure.strip():
+    if code and not (job.outcome.failure.strip() or (code in ENDED_BY_IT and job.left)):
         raise Violated(f"{told} ended with exit code {code} and left no /opt/ml/output/failure")
-    what = (
-        f"{job.left} files of a model" if code == 0 else f"a failure file: {job.outcome.failure.strip().splitlines()[0][:100]}"
-    )
+    why = job.outcome.failure.strip().splitlines()
+    what = f"a failure file: {why[0][:100]}" if code and why else f"{job.left} files of a model"
     return f"{told} ended {took:.1f} s later with exit code {code} and left {what}"
 
 
@@ -91,33 +94,35 @@ def _stops(subject: Subject) -> list[Stopped]:
 
 def _stop(subject: Subject, when: str, part: float) -> Stopped:
     job = subject.job(f"stop-{when.replace(' ', '-')}")
-    moment = part * subject.trained[1].seconds
+    process, handled, sent = "", None, None
     try:
         with job.running() as running:
-            if when == "early":
-                return _stop_once_handled(job, running, moment, _patience_s(subject))
-            if running.ends_within(moment):
-                return Stopped(when, running.outcome(), None, len(files(job.model)))
-            sent = running.seconds
-            return Stopped(when, running.stop(_patience_s(subject)), sent, len(files(job.model)))
+            process, handled = _look_for_a_handler(running)
+            if handled is not None and not running.ends_within(max(handled, part * subject.trained[1].seconds)):
+                sent = running.seconds
+                running.stop(_patience_s(subject))
+            return Stopped(when, running.outcome(), sent, len(files(job.model)), process, handled)
     except RuntimeError as error:
         raise Violated(str(error)) from error
 
 
-def _stop_once_handled(job: TrainingJob, running: Running, moment: float, patience_s: float) -> Stopped:
-    """Look at process 1 until it takes SIGTERM, and stop the job then, but not before its moment."""
-    process, handled, sent = "", None, None
-    while running.program.is_running() and handled is None:
+def _look_for_a_handler(running: Running) -> tuple[str, float | None]:
+    """Look at process 1 until it takes SIGTERM or has ended: a signal that came earlier would be dropped, and tell nothing.
+
+    Returns:
+        Its name, and how long after the start it was first seen to take the signal; None where it never was.
+    """
+    process = ""
+    while True:
         status = _status(running.program)
-        if status:
+        if not status and not running.program.is_running():
+            return process, None
+        if status and not ENGINES.match(status["Name"]):
             process = status["Name"]
             taken = int(status["SigCgt"], 16) | int(status["SigBlk"], 16)  # blocked: it waits for it, as inits do
-            handled = running.seconds if taken & TERM_BIT else None
+            if taken & TERM_BIT:
+                return process, running.seconds
         time.sleep(LOOK_S)
-    if handled is not None and not running.ends_within(max(moment, handled)):
-        sent = running.seconds
-        running.stop(patience_s)
-    return Stopped("early", running.outcome(), sent, len(files(job.model)), process, handled)
 
 
 def _status(program: Program) -> dict[str, str]:
@@ -130,7 +135,8 @@ def _status(program: Program) -> dict[str, str]:
         words = [program.docker, "exec", program.name, "cat", "/proc/1/status"]
         text = subprocess.run(words, capture_output=True, text=True, check=False).stdout
     found = dict(re.findall(r"^(\w+):\s*(.*)$", text, re.MULTILINE))
-    return found if {"Name", "SigCgt", "SigBlk"} <= found.keys() else {}
+    ended = found.get("State", "").startswith(("Z", "X"))
+    return found if not ended and {"Name", "SigCgt", "SigBlk"} <= found.keys() else {}
 
 
 def _patience_s(subject: Subject) -> float:
@@ -152,7 +158,7 @@ RULES = (
         "a stopped job ends in time and leaves a model or says why not",
         Severity.SAGEMAKER,
         "On SIGTERM write the model as far as it is and end with 0, or write /opt/ml/output/failure and end with another code.",
-        stops_in_time,
+        job_stops_in_time,
         ("handles_sigterm",),
     ),
 )

@@ -96,15 +96,15 @@ def prints_at_once(subject: Subject) -> str:
     outcome = subject.trained[1]
     if not isinstance(subject.platform, Containers):
         raise Unjudged("when a source tree printed a line is not noted: give an image")
-    moments = outcome.printed_at
-    if outcome.seconds < TOLD_APART_S or len(moments) < 2:
+    moments, ran_s = outcome.printed_at, outcome.ran_s
+    if ran_s < TOLD_APART_S or len(moments) < 2:
         raise Unjudged(
-            f"{len(moments)} lines in {outcome.seconds:.1f} s tell nothing: "
+            f"{len(moments)} lines in {ran_s:.1f} s tell nothing: "
             f"give data or hyperparameters that keep train busy for {TOLD_APART_S:g} s"
         )
-    if max(moments) - min(moments) < AT_ONCE_S and outcome.seconds - min(moments) < 0.2 * outcome.seconds:
-        raise Violated(f"all {len(moments)} lines came at the end, after {min(moments):.1f} of {outcome.seconds:.1f} s")
-    return f"the first of {len(moments)} lines came after {min(moments):.1f} of {outcome.seconds:.1f} s"
+    if max(moments) - min(moments) < AT_ONCE_S and ran_s - min(moments) < 0.2 * ran_s:
+        raise Violated(f"all {len(moments)} lines came at the end, after {min(moments):.1f} of {ran_s:.1f} s")
+    return f"the first of {len(moments)} lines came after {min(moments):.1f} of {ran_s:.1f} s"
 
 
 def writes_where_it_may(subject: Subject) -> str:
