@@ -14,7 +14,7 @@ from threading import Lock
 
 import pytest
 from conftest import ROOT
-from servers import LINES, Answer, Answers, Registry, answering, invocations, summing, sums
+from fakes import LINES, Answer, Answers, Registry, answering, invocations, summing, sums
 
 from local_test import conformance, payloads
 from local_test.emulator import Endpoint
@@ -376,7 +376,7 @@ import os, signal, sys
 from http.server import ThreadingHTTPServer
 
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
-from servers import Registry, handler
+from fakes import Registry, handler
 
 server = ThreadingHTTPServer(("127.0.0.1", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), handler(Registry()))
 child = os.fork()
