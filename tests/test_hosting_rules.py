@@ -378,7 +378,7 @@ from http.server import ThreadingHTTPServer
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
 from fakes import Registry, handler
 
-server = ThreadingHTTPServer(("127.0.0.1", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), handler(Registry()))
+server = ThreadingHTTPServer(("", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), handler(Registry()))
 child = os.fork()
 if child:
     signal.signal(signal.SIGTERM, lambda *_: (os.kill(child, signal.SIGKILL), os._exit(0)))
@@ -434,7 +434,7 @@ class Handler(BaseHTTPRequestHandler):
 
 if os.environ.get("SAGEMAKER_MULTI_MODEL") or os.environ.get("SAGEMAKER_BATCH"):
     sys.exit("There is no model in model/")
-HTTPServer(("127.0.0.1", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), Handler).serve_forever()
+HTTPServer(("", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), Handler).serve_forever()
 """
 
 
