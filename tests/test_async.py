@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Event, Lock
 
 import pytest
-from servers import Answer, answering, summing, sums
+from fakes import Answer, answering, summing, sums
 
 from local_test import payloads
 from local_test.asynchronous import AsyncEndpoint, serving_async

@@ -14,7 +14,7 @@ from threading import Lock
 
 import pytest
 from conftest import ROOT
-from servers import LINES, Answer, Answers, Registry, answering, invocations, summing, sums
+from fakes import LINES, Answer, Answers, Registry, answering, invocations, summing, sums
 
 from local_test import conformance, payloads
 from local_test.emulator import Endpoint
@@ -197,14 +197,23 @@ def test_numbers_may_differ_in_their_last_digits(judged) -> None:
     assert names(judged(batch.RULES, batch=changed(rounded)), Status.FAILED) == []
 
 
-def test_a_server_that_answers_csv_with_json_does_not_claim_joins(judged) -> None:
-    def answer(body: bytes) -> Answer:
-        status, said, _ = summing(body)
-        return status, json.dumps(said.decode().split()).encode(), "application/json"
-
-    verdicts = judged(batch.RULES, batch=invocations(answer))
+@pytest.mark.parametrize("kind", ["text/csv", "application/jsonlines"])
+def test_a_server_that_answers_lines_with_one_document_does_not_claim_joins(judged, kind: str) -> None:
+    verdicts = judged(batch.RULES, Payload(b"1\n2\n3\n", kind), batch=invocations(lambda _: (200, b"[1]", "application/json")))
     assert names(verdicts, Status.FAILED) == []
     assert verdicts["records_are_answered_in_order"].status is Status.NOT_APPLICABLE
+
+
+def test_records_of_json_lines_are_judged_as_rows_of_csv_are(judged) -> None:
+    def double(body: bytes) -> Answer:
+        try:
+            found = [2 * json.loads(line) for line in body.split(b"\n") if line]
+        except ValueError:
+            return 400, b"no JSON", LINES
+        return 200, "\n".join(map(str, found)).encode(), "application/jsonlines"
+
+    verdicts = judged(batch.RULES, Payload(b"1\n2\n3\n", "application/jsonlines"), batch=invocations(double))
+    assert names(verdicts, Status.PASSED) == BATCH
 
 
 @pytest.mark.parametrize(
@@ -367,9 +376,9 @@ import os, signal, sys
 from http.server import ThreadingHTTPServer
 
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
-from servers import Registry, handler
+from fakes import Registry, handler
 
-server = ThreadingHTTPServer(("127.0.0.1", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), handler(Registry()))
+server = ThreadingHTTPServer(("", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), handler(Registry()))
 child = os.fork()
 if child:
     signal.signal(signal.SIGTERM, lambda *_: (os.kill(child, signal.SIGKILL), os._exit(0)))
@@ -425,7 +434,7 @@ class Handler(BaseHTTPRequestHandler):
 
 if os.environ.get("SAGEMAKER_MULTI_MODEL") or os.environ.get("SAGEMAKER_BATCH"):
     sys.exit("There is no model in model/")
-HTTPServer(("127.0.0.1", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), Handler).serve_forever()
+HTTPServer(("", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), Handler).serve_forever()
 """
 
 

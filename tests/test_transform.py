@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Barrier, Lock
 
 import pytest
-from servers import Answer, answering, invocations, summing, sums
+from fakes import Answer, answering, invocations, summing, sums
 
 from local_test import payloads
 from local_test.batches import MIB, BadObject, body_of, mini_batches

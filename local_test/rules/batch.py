@@ -25,7 +25,7 @@ RELATIVE, ABSOLUTE = 1e-3, 1e-5
 """How far answers may differ by how records were grouped: libraries add up in another order."""
 LINES = (CSV, JSON_LINES, "application/x-jsonlines", "application/x-ndjson")
 BAD_ROWS = {"with words for numbers": ("[^,]+", "?"), "with two cells too many": ("$", ",1,1")}
-BAD_DOCUMENTS = {"that is no JSON": ("^.", "")}
+BAD_DOCUMENTS = {"that is no JSON": ("^", "{")}
 """What to replace in a record, and by what."""
 
 
@@ -131,8 +131,9 @@ def _cut(subject: Subject) -> list[str]:
     if not lines:
         raise Unjudged("the payload has no line: give one with three or more")
     reply = _ask(_batch(subject), subject, _body(lines), media_type)
-    named = next((value for name, value in reply.headers.items() if name.lower() == "content-type"), "")
-    if reply.status == 406 or (reply.status == 200 and media_type == CSV and "json" in named):
+    named = next((value for name, value in reply.headers.items() if name.lower() == "content-type"), "").lower()
+    is_json = named.startswith("application/json;") or named == "application/json" or (media_type == CSV and "json" in named)
+    if reply.status == 406 or (reply.status == 200 and is_json):
         raise DoesNotApply(f"it does not answer {media_type} with the same type, so that records and answers can't be joined")
     if media_type == CSV and len(lines) > 1 and _is_header(lines):
         lines = lines[1:]  # H-30: the platform knows no header
@@ -239,7 +240,7 @@ RULES = (
         "H-31",
         "a batch job's output has no blank lines",
         Severity.ELSEWHERE,
-        "End the answer without a newline: AssembleWith=Line adds one after each.",
+        "End the answer without a newline: AssembleWith=Line adds one after each, as the SDK's local mode shows.",
         output_has_no_blank_lines,
         ("batch_answers_the_payload",),
     ),
