@@ -151,10 +151,14 @@ def test_a_server_that_answers_every_path_claims_no_protocol(verdicts_on) -> Non
     assert named(verdicts_on(lambda launch: Agreeable), Status.NOT_APPLICABLE) >= KSERVE
 
 
-def test_a_start_that_answers_on_no_route_of_vertex_does_not_claim_it(verdicts_on) -> None:
-    verdicts = verdicts_on(lambda launch: Sound if launch.words else Deaf)
+@pytest.mark.parametrize(
+    ("bare", "told"), [(Deaf, "was not ready within 1 s"), (Sound, "/ping answers 200, and /vertex/health 404")]
+)
+def test_a_start_that_answers_on_no_route_of_vertex_does_not_claim_it(verdicts_on, bare, told) -> None:
+    verdicts = verdicts_on(lambda launch: Sound if launch.words else bare)
     assert verdicts["vertex_bare_start"].status is Status.NOT_APPLICABLE
     assert "--platform vertex" in verdicts["vertex_bare_start"].seen
+    assert told in verdicts["vertex_bare_start"].seen
 
 
 def test_a_prediction_too_few_is_found_on_vertex_and_in_kserve(verdicts_on) -> None:

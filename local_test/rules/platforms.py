@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
+from urllib.parse import urlsplit
 
-from local_test.emulator import Endpoint, Reply, stop
+from local_test.emulator import PING_S, Endpoint, Reply, stop
 from local_test.records import instances
+from local_test.runners import Containers
 from local_test.subject import Payload, Subject
 from local_test.verdicts import DoesNotApply, Rule, Severity, Unjudged, Violated
-from local_test.wire import describe
+from local_test.wire import describe, send
 
 Made = TypeVar("Made")
+SAGEMAKER_PORT = 8080
 VERTEX_PORT, HEALTH, PREDICT = 8093, "/vertex/health", "/vertex/predict"
 VERTEX = {
     "AIP_HTTP_PORT": str(VERTEX_PORT),
@@ -141,7 +146,7 @@ def patience_s(subject: Subject, platform: str) -> float:
 def _on_vertex(subject: Subject) -> OnVertex:
     def make() -> OnVertex:
         def is_healthy(endpoint: Endpoint) -> bool:
-            return endpoint.get(HEALTH).status == 200
+            return _is_there(subject, endpoint, HEALTH, {200})
 
         patience = patience_s(subject, "vertex")
         with subject.serving(VERTEX, words=(), port=VERTEX_PORT, ready=is_healthy, patience_s=patience) as endpoint:
@@ -189,13 +194,39 @@ def _scored(endpoint: Endpoint, payload: Payload | None) -> tuple[str, Reply | N
 
 def _on_cloud_run(subject: Subject) -> tuple[float, float]:
     """Return the seconds until something answered on PORT, and from SIGTERM to the end."""
+
+    def listens(endpoint: Endpoint) -> bool:
+        return _is_there(subject, endpoint, "/", set(range(100, 600)))
+
     patience = patience_s(subject, "cloudrun")
-    with subject.serving(
-        CLOUD_RUN, words=(), port=CLOUD_RUN_PORT, ready=lambda endpoint: endpoint.get("/").status > 0, patience_s=patience
-    ) as endpoint:
+    with subject.serving(CLOUD_RUN, words=(), port=CLOUD_RUN_PORT, ready=listens, patience_s=patience) as endpoint:
         asked = time.monotonic()
         stop(endpoint.program, CLOUD_RUN_STOP_S)
         return endpoint.seconds_to_ready, time.monotonic() - asked
+
+
+def _is_there(subject: Subject, endpoint: Endpoint, path: str, wanted: Collection[int]) -> bool:
+    """Say whether a path is answered as wanted; raises Violated where the server is ready as on SageMaker, and it is not."""
+    is_ready = _is_ready_for_sagemaker(subject, endpoint)  # asked first: it may become ready between the two
+    try:
+        status = endpoint.get(path).status
+    except OSError as error:
+        if not is_ready:
+            raise
+        raise Violated(f"/ping answers 200 on port {SAGEMAKER_PORT}, and {path} does not: {error}") from error
+    if is_ready and status not in wanted:
+        raise Violated(f"/ping answers 200, and {path} {status}")
+    return status in wanted
+
+
+def _is_ready_for_sagemaker(subject: Subject, endpoint: Endpoint) -> bool:
+    """Say whether /ping is answered, on this port or on SageMaker's."""
+    here = urlsplit(endpoint.program.url)
+    for port in (here.port, SAGEMAKER_PORT) if isinstance(subject.platform, Containers) else (here.port,):
+        with contextlib.suppress(OSError):
+            if send(f"http://{here.hostname}:{port}", None, {}, method="GET", path="/ping", patience_s=PING_S).status == 200:
+                return True
+    return False
 
 
 def _face(subject: Subject, platform: str, make: Callable[[], Made]) -> Made:
@@ -209,8 +240,8 @@ def _face(subject: Subject, platform: str, make: Callable[[], Made]) -> Made:
 def _unless_asked(subject: Subject, platform: str, told: str) -> NoReturn:
     if platform in subject.asked:
         raise Violated(told)
-    first, *more = told.splitlines()  # of a log's end, the last line tells most
-    gist = f"{first.partition(': ')[0]}: {more[-1].strip()}" if more else first
+    ended = re.match(r"it (ended with exit code \d+|was not ready within [\d.]+ s)", told)
+    gist = f"{ended[0]}: {told.splitlines()[-1].strip()}" if ended else told  # of a log, the last line tells most
     raise DoesNotApply(f"it does not claim to (--platform {platform} judges it all the same): {gist}")
 
 
