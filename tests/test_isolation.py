@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
-from programs import server
+from servers import server
 
 from local_test.conformance import judge
 from local_test.rules import RULES, ending, isolation, launch, words
