@@ -65,7 +65,7 @@ async def invoke(service: Service, request: Request, predictor: Predictor | None
 
 
 def execution_parameters(settings: Settings) -> dict[str, int]:
-    """Return as many requests at once as the job sends, or as there are workers; as large as the product, the limit and memory allow.
+    """Return as many requests at once as the job sends, or workers there are; as large as product, limit and memory allow.
 
     BatchStrategy is left to its default, MultiRecord: the platform spells it MULTI_RECORD here, and the local mode of the
     SDK's version 2 stops at that.
