@@ -11,11 +11,18 @@ import tempfile
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+WATCHED = {
+    "lines": ("logs", "--timestamps"),
+    "changed": ("diff",),
+    "times": ("inspect", "--format", "[{{json .State.StartedAt}}, {{json .State.FinishedAt}}]"),
+}
+"""What is asked of a container that is watched, once it has ended."""
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -127,6 +134,10 @@ class Launch:
     """Where it is expected to listen; 0 for a program that doesn't, which gets no network."""
     options: tuple[str, ...] = ()
     """More words for `docker run`, such as `--read-only`."""
+    network: str = ""
+    """The network to be on; where none is named, an internal one with a port and none without."""
+    watched: bool = False
+    """Whether to note, once it has ended, when it printed what and which of the image's own files it changed."""
 
 
 @dataclass(frozen=True)
@@ -158,14 +169,15 @@ class Containers:
         name = f"berth-{uuid.uuid4().hex[:12]}"
         variables = [part for item in launch.environ.items() for part in ("--env", "=".join(item))]
         mounts = [part for mount in launch.mounts for part in ("--volume", mount)]
-        network = self._internal_network() if launch.port else "none"
+        network = launch.network or (self._internal_network() if launch.port else "none")
         command = ["run", "--detach", "--name", name, "--network", network, *mounts, *variables, *self.options, *launch.options]
         try:
             self._docker(*command, self.image, *launch.words)
         except RuntimeError:
             subprocess.run([self.docker, "rm", "--force", name], capture_output=True, check=False)  # it was made, not started
             raise
-        return Container(self.docker, name, f"http://{self._address(name)}:{launch.port}" if launch.port else "")
+        url = f"http://{self._address(name)}:{launch.port}" if launch.port else ""
+        return Container(self.docker, name, url, watched=launch.watched)
 
     def inspect(self) -> dict[str, Any]:
         """Return what the engine knows of the image."""
@@ -205,6 +217,7 @@ class Container:
     name: str
     url: str
     ended: dict[str, Any] = field(default_factory=dict)
+    watched: bool = False
 
     @cached_property
     def pid(self) -> int:
@@ -227,7 +240,8 @@ class Container:
             done = subprocess.run(
                 [self.docker, "wait", self.name], capture_output=True, text=True, timeout=timeout_s, check=True
             )
-            self.ended.update(output=self.output(), code=int(done.stdout))
+            seen = {name: self._ask(*words) for name, words in WATCHED.items()} if self.watched else {}
+            self.ended.update(output=self.output(), code=int(done.stdout), **seen)
             subprocess.run([self.docker, "rm", "--force", self.name], capture_output=True, check=False)
         return int(self.ended["code"])
 
@@ -244,8 +258,32 @@ class Container:
         """Return what it has printed so far."""
         if self.ended:
             return str(self.ended["output"])
+        return self._ask("logs")
+
+    @property
+    def printed_at(self) -> list[float]:
+        """When each line came, in seconds since its start, once it has ended and was watched."""
+        moments = (line.split(" ", 1)[0] for line in self.ended.get("lines", "").splitlines())
+        return [(datetime.fromisoformat(moment) - self._times[0]).total_seconds() for moment in moments if moment]
+
+    @property
+    def ran_s(self) -> float:
+        """How long it ran, by the engine's clock, once it has ended and was watched."""
+        return (self._times[1] - self._times[0]).total_seconds()
+
+    @property
+    def _times(self) -> list[datetime]:
+        return [datetime.fromisoformat(moment) for moment in json.loads(self.ended["times"])]
+
+    @property
+    def changed(self) -> list[str]:
+        """The paths in the image's own file system that it made, changed or removed, once it has ended and was watched."""
+        return [line.split(" ", 1)[1] for line in self.ended.get("changed", "").splitlines() if " " in line]
+
+    def _ask(self, *words: str) -> str:
+        command = [self.docker, *words, self.name]
         done = subprocess.run(
-            [self.docker, "logs", self.name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace", check=False
         )
         return done.stdout
 

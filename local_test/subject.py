@@ -11,12 +11,13 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from local_test.contents import Contents
-from local_test.emulator import Endpoint, Outcome, Reply, lay_out, stop, train
+from local_test.emulator import Endpoint, Outcome, Reply, lay_out, stop
+from local_test.jobs import TrainingJob
 from local_test.runners import Containers, Launch, Processes, Program, Unreachable
 from local_test.starts import Start, wait_until, watch
 from local_test.verdicts import Blocked, DoesNotApply, Unjudged, Violated
@@ -25,6 +26,12 @@ Made = TypeVar("Made")
 CAPABILITIES = "com.amazonaws.sagemaker.capabilities."
 STOP_S = 3
 """How long a server is waited for that is no longer needed: whether it heeds SIGTERM is one rule's affair (H-6)."""
+PLATFORM = {
+    "AWS_REGION": "us-east-1",
+    "TRAINING_JOB_NAME": "conformance",
+    "TRAINING_JOB_ARN": "arn:aws:sagemaker:us-east-1:111122223333:training-job/conformance",
+}
+"""What the platform sets in a training job's environment (T-16)."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,14 @@ class Subject:
     start_s: float = 60
     """How long to wait for the first 200 of /ping (H-7 gives 8 minutes)."""
     channel: str = "training"
+    train_s: float = 120
+    """How long a training job may take."""
+    distributed: bool = False
+    """Whether its owner says that it trains on several hosts."""
+    pipe: bool = False
+    """Whether its owner says that it reads Pipe mode."""
+    asked: frozenset[str] = frozenset()
+    """Platforms that the owner named: their rules are then judged of an image that claims nothing of them, too."""
     _made: dict[str, Any] = field(default_factory=dict)
     _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -119,13 +134,28 @@ class Subject:
         lay_out(base, {self.channel: self.train_data}, dict(self.hyperparameters), **options)
         return base
 
+    def job(self, name: str, **options: Any) -> TrainingJob:
+        """Return a training job with the owner's data and hyperparameters, not yet laid out; `options` are its fields.
+
+        Raises:
+            Unjudged: no training data was given.
+        """
+        if self.train_data is None:
+            raise Unjudged("no training data was given: --train-data DIR")
+        environ = {**PLATFORM, **self.environ}
+        job = TrainingJob(self.platform, self.folder / name, {self.channel: self.train_data}, self.hyperparameters)
+        return replace(job, **{"environ": environ, **options})
+
     @property
     def trained(self) -> tuple[Path, Outcome]:
-        """The /opt/ml of a training job and how it ended, well or not."""
+        """The /opt/ml of a training job and how it ended, well or not; raises Violated where it can't be started."""
 
         def make() -> tuple[Path, Outcome]:
-            base = self.lay_out("trained")
-            return base, train(self.platform, base, self.environ)
+            job = self.job("trained")
+            try:
+                return job.base, job.run(limit_s=self.train_s)
+            except RuntimeError as error:
+                raise Violated(str(error)) from error
 
         return self.once("trained", make)
 
@@ -140,7 +170,10 @@ class Subject:
                 with tarfile.open(self.model_tar) as archive:
                     archive.extractall(folder, filter="data")
             elif self.train_data:
-                base, outcome = self.trained
+                try:
+                    base, outcome = self.trained
+                except Violated:
+                    raise Blocked("T-1") from None
                 if outcome.exit_code:
                     raise Blocked("T-1")  # there is no model to serve
                 shutil.copytree(base / "model", folder, dirs_exist_ok=True)
@@ -153,6 +186,8 @@ class Subject:
     @property
     def endpoint(self) -> Endpoint:
         """A server that is started as SageMaker starts one, and ready; raises Blocked where it did not become so."""
+        if "endpoint again" in self._made:
+            return self.once("endpoint again", self.restarted)
         try:
             start = self.first_start
         except Violated as error:
@@ -196,10 +231,27 @@ class Subject:
         began = time.monotonic()
         place = f"{model or self.model}:/opt/ml/model{'' if writable else ':ro'}"
         program = self.start(Launch(words, {**self.environ, **(environ or {})}, (place,), port, options))
+        patience_s = self.start_s + time.monotonic() - began  # a busy engine's own time is not the container's
         try:
-            yield watch(program, self.start_s, began, idle=idle)
+            yield watch(program, patience_s, began, idle=idle)
         finally:
             stop(program, STOP_S)
+
+    def restarted(self) -> Endpoint:
+        """Return a new server in place of the shared one, which takes no connection any more.
+
+        Raises:
+            Unjudged: it does not become ready a second time, which is the fault of no rule that comes then.
+        """
+
+        def make() -> Endpoint:
+            try:
+                return self._open.enter_context(self.serving())
+            except Violated as error:
+                raise Unjudged(f"serve ended under an earlier rule's requests, and did not start again: {error}") from error
+
+        self._made.pop("endpoint again", None)
+        return self.once("endpoint again", make)
 
     def kept(self, name: str, environ: Mapping[str, str] | None = None, **options: Any) -> Endpoint:
         """Return a server that `serving` starts for the first to ask for its name; it runs until `close`."""
@@ -217,6 +269,7 @@ class Subject:
         model: Path | None = None,
         with_model: bool = True,
         mounts: tuple[str, ...] = (),
+        patience_s: float | None = None,
     ) -> Iterator[Endpoint]:
         """Start a server, wait until it is ready, give it, and stop it as the platform does.
 
@@ -229,9 +282,10 @@ class Subject:
             model: the folder to mount at /opt/ml/model, read-only; the subject's where none is given.
             with_model: whether there is one: a multi-model endpoint starts with none.
             mounts: more of them, `folder:place[:ro]`.
+            patience_s: how long to wait; `start_s` where none is given.
 
         Raises:
-            Violated: it ended, or was not ready in `start_s`; the message has the end of what it printed.
+            Violated: it ended, or was not ready in time; the message has the end of what it printed.
             Unjudged: a source tree can't be started so.
         """
         started = time.monotonic()
@@ -240,7 +294,12 @@ class Subject:
         program = self.start(launch)
         endpoint = Endpoint(program)
         try:
-            wait_until(endpoint, ready or (lambda endpoint: endpoint.ping().status == 200), started, self.start_s)
+            wait_until(
+                endpoint,
+                ready or (lambda endpoint: endpoint.ping().status == 200),
+                time.monotonic(),
+                patience_s or self.start_s,
+            )
             endpoint.seconds_to_ready = time.monotonic() - started
             yield endpoint
         finally:

@@ -2,7 +2,30 @@
 
 from __future__ import annotations
 
-from local_test.rules import contents, ending, image, isolation, launch, ping, words
+from local_test.rules import (
+    batch,
+    contents,
+    data,
+    ending,
+    errors,
+    formats,
+    headers,
+    hosts,
+    image,
+    inputs,
+    isolation,
+    kserve,
+    launch,
+    limits,
+    multimodel,
+    ping,
+    platforms,
+    rows,
+    spot,
+    stopping,
+    training,
+    words,
+)
 from local_test.verdicts import Rule
 
 RULES: tuple[Rule, ...] = (
@@ -10,7 +33,22 @@ RULES: tuple[Rule, ...] = (
     *contents.RULES,
     *launch.RULES,
     *ping.RULES,
-    *words.RULES,
     *isolation.RULES,
     *ending.RULES,
+    *training.RULES,
+    *inputs.RULES,
+    *data.RULES,
+    *stopping.RULES,
+    *spot.RULES,
+    *hosts.RULES,
+    *words.RULES,
+    *batch.RULES,
+    *multimodel.RULES,
+    *formats.RULES,
+    *errors.RULES,
+    *rows.RULES,
+    *headers.RULES,
+    *limits.RULES,
+    *platforms.RULES,
+    *kserve.RULES,
 )

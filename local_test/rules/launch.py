@@ -93,6 +93,7 @@ def starts_without_network(subject: Subject) -> str:
     found = _network_sign(start)
     if found:
         raise Violated(f"{found}\n{start.told}")
+    _look_for_other_causes(subject, start)
     _lacks_model(subject, start)
     raise Blocked(_stands_in_the_way(start))
 

@@ -33,7 +33,10 @@ def bare_start_trains(subject: Subject) -> str:
     if outcome.exit_code:
         raise Blocked("T-1")  # nor does it train with the word
     patience_s = LEAST_TRAINING_S + 3 * outcome.seconds
-    exit_code, said = _run(subject, (), (f"{base}:/opt/ml",), patience_s)
+    try:
+        exit_code, said = _run(subject, (), (f"{base}:/opt/ml",), patience_s)
+    except RuntimeError as error:
+        raise Violated(str(error)) from error
     if exit_code is None:
         raise Violated(f"it has a training job's /opt/ml, and serves, or runs on after {patience_s:.0f} s: {said}")
     if exit_code or not any((base / "model").iterdir()):
@@ -116,7 +119,7 @@ RULES = (
         Severity.ELSEWHERE,
         "Let CMD look for /opt/ml/input/config and train where it is there: the SDK's ModelTrainer passes no word.",
         bare_start_trains,
-        ("train_is_a_program", "becomes_ready"),
+        ("trains",),
     ),
     Rule(
         "T-1",
