@@ -174,7 +174,7 @@ class Subject:
                     base, outcome = self.trained
                 except Violated:
                     raise Blocked("T-1") from None
-                if outcome.exit_code:
+                if outcome.exit_code or not any((base / "model").iterdir()):
                     raise Blocked("T-1")  # there is no model to serve
                 shutil.copytree(base / "model", folder, dirs_exist_ok=True)
             return folder  # empty: a container may carry its model in itself

@@ -162,10 +162,10 @@ def test_a_fault_is_found_by_its_rule_and_by_no_other(fault: Fault, across: Judg
 
 def holds_of(fault: Fault, verdicts: dict[str, Verdict]) -> None:
     """Hold that a fault's own rules failed and no other, and that what is blocked is blocked by them."""
-    numbers = {rule.number for rule in own(fault)}
     failed = {name for name, verdict in verdicts.items() if verdict.status is Status.FAILED}
     assert failed == set(fault.breaks), told(verdicts, Status.FAILED, Status.BLOCKED, Status.UNJUDGED)
     blocked = [verdict for verdict in verdicts.values() if verdict.status is Status.BLOCKED]
+    numbers = {rule.number for rule in own(fault)} | {verdict.rule.number for verdict in blocked}  # what is blocked may block
     assert [verdict.seen for verdict in blocked if verdict.seen.split(":")[0].removeprefix("blocked by ") not in numbers] == []
     assert [line for line in told(verdicts, Status.UNJUDGED) if "the rule itself failed" in line] == []
 

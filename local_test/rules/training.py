@@ -209,6 +209,7 @@ RESOURCE_CONFIG = Need("T-9", "a resourceConfig.json, which no platform writes",
 MORE_CONFIG = Need("T-11", "config files that SDK local mode does not write", _with_all_config)
 SM_VARIABLES = Need("T-17", "SM_* variables", _with_sm_variables)
 NETWORK = Need("T-32", "a network", partial(replace, network="bridge"))
+STARTED = ("train_is_a_program", "entrypoint_takes_the_word")
 NEEDS = (RESOURCE_CONFIG, MORE_CONFIG, SM_VARIABLES, NETWORK)
 RULES = (
     Rule(
@@ -217,6 +218,7 @@ RULES = (
         Severity.SAGEMAKER,
         "Open /opt/ml/input/config/resourceconfig.json; no platform writes the `resourceConfig.json` of some guides.",
         reads_resourceconfig,
+        STARTED,
     ),
     Rule(
         "T-11",
@@ -224,6 +226,7 @@ RULES = (
         Severity.ELSEWHERE,
         "Take hyperparameters.json, inputdataconfig.json and resourceconfig.json; any other file may be missing.",
         trains_with_three_config_files,
+        STARTED,
     ),
     Rule(
         "T-17",
@@ -231,6 +234,7 @@ RULES = (
         Severity.SAGEMAKER,
         "Read /opt/ml/input/config and use the fixed paths: the platform sets no SM_* variables, the training toolkit does.",
         needs_no_sm_variables,
+        STARTED,
     ),
     Rule(
         "T-32",
@@ -238,6 +242,7 @@ RULES = (
         Severity.MARKETPLACE,
         "Put all that train downloads into the image or into a channel: isolated jobs have no network and no credentials.",
         trains_without_a_network,
+        STARTED,
     ),
     Rule(
         "T-1",
@@ -245,6 +250,7 @@ RULES = (
         Severity.SAGEMAKER,
         "Run `docker run -v DIR:/opt/ml IMAGE train` over a job laid out by `make train` or by hand, and read what it prints.",
         trains,
+        STARTED,
     ),
     Rule(
         "H-4",
