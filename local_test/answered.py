@@ -19,6 +19,8 @@ def wrong_port(seen: Observations) -> str:
     """Evidence that it listens, and not where it is asked (H-2)."""
     if seen.word != "serve" or not seen.listeners or seen.is_ready or _at_port(seen):
         return ""
+    if f":{seen.port}" in seen.output:  # it says that it will listen there: it is on the way, with another port open before
+        return ""
     return f"it listens on {_named(sorted(seen.listeners))}; requests come to port {seen.port}"
 
 
@@ -93,7 +95,8 @@ def slow_start(seen: Observations) -> str:
         return f"/ping still answered 503 after {seen.seconds:.0f} s"
     if last and last.status:
         return ""
-    return f"nothing answered on port {seen.port} for {seen.seconds:.0f} s, while it ran: {_running(seen)}"
+    where = f" (it listens on {_named(sorted(seen.listeners))})" if seen.listeners else ""
+    return f"nothing answered on port {seen.port} for {seen.seconds:.0f} s{where}, while it ran: {_running(seen)}"
 
 
 def starving(seen: Observations) -> str:
@@ -116,6 +119,8 @@ def body_limit(seen: Observations) -> str:
     """Evidence that the server refuses bodies that the platform sends."""
     if seen.large and seen.large.status == 413 and not body_limit_of_nginx(seen):
         return f"a body of 2 MB was answered with 413: {seen.large.said[:100]}"
+    if seen.large and "RemoteDisconnected" in seen.large.said and seen.large.status == 0:
+        return "a body of 2 MB was not answered: the connection was closed"
     return ""
 
 

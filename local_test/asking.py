@@ -43,7 +43,7 @@ def ask_all(watch: Watch, patience_s: float, payload: Payload | None) -> None:
         watch.seen["busy_ping"] = _ping_while_busy(watch)
         body, content_type = (payload.body, payload.content_type) if payload else (b"", "text/csv")
         watch.seen["invoked"] = ask(watch, "POST", "/invocations", body, content_type, timeout_s=INVOKE_S)
-        watch.seen["large"] = ask(watch, "POST", "/invocations", LARGE, "text/csv", timeout_s=LARGE_S)
+        watch.seen["large"] = ask(watch, "POST", "/invocations", LARGE, content_type, timeout_s=LARGE_S)
     watch.seen["early_pings"] = tuple(pings)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from local_test import procfs
 from local_test.runners import Container, Process, Program
 
-LOOK_S = 0.5
+LOOK_S, TOLD_S = 0.5, 10
 HANDLER_S = 5
 """After which a program has installed its handlers of signals, if it ever does."""
 DEAF_S = 3
@@ -82,6 +82,9 @@ class Watch:
         if not isinstance(self.program, Container):
             self.seen["ended"] = not self.program.is_running()
             return
+        until = time.monotonic() + TOLD_S
+        while not self.is_running() and self.program.is_running() and time.monotonic() < until:
+            time.sleep(LOOK_S)  # the engine has yet to hear of its end
         about = json.loads(_run(self.docker, "inspect", self.program.name) or "[{}]")[0]
         state, mounts = about.get("State", {}), about.get("HostConfig", {}).get("Tmpfs") or {}
         places = [*(mount["Destination"] for mount in about.get("Mounts", [])), *mounts]
@@ -95,6 +98,7 @@ class Watch:
         if self.seen.get("ended"):
             self.seen.update(exit_code=self.program.wait(), output=self.program.output())
             return
+        self.seen["output"] = self.program.output()  # before it is asked: what a stop makes it say is no cause
         patience_s = min(patience_s, DEAF_S) if self.seen.get("heeds_stop") is False else patience_s
         asked = time.monotonic()
         self.program.signal(signal.SIGTERM)
@@ -105,7 +109,6 @@ class Watch:
         except subprocess.TimeoutExpired:
             self.program.signal(signal.SIGKILL)
             self.seen["exit_code"] = self.program.wait()
-        self.seen["output"] = self.program.output()
 
     def _processes(self) -> dict[int, str]:
         """Return the command lines of its processes by their numbers on this machine; none once it has ended."""
