@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -169,6 +170,13 @@ def test_a_container(name: str, seen_of: Callable[[str], Observations]) -> None:
     assert set(told) <= {ailing.cause} | ailing.also, report(seen, diagnose(seen)) + seen.output
 
 
+def test_a_container_is_watched_where_its_processes_cannot_be_seen(docker, ailing_base, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("local_test.watch._first_process", lambda docker, name: 0)  # as where the engine has its own machine
+    seen = watched(docker, "sound", CONTAINERS["a sound server"], tmp_path / "sound")
+    assert (seen.listeners, seen.memory, names(seen)) == (None, None, [])
+    assert "where it listens can't be seen from here" in report(seen, [])
+
+
 def given(*words: str | Path) -> argparse.Namespace:
     """What the command line gives."""
     parser = argparse.ArgumentParser()
@@ -192,7 +200,16 @@ def test_nothing_is_found_wrong_with_this_source_tree_as_processes(model_tar: Pa
     assert "serve: ready after" in said
 
 
+def test_a_source_tree_without_a_model_is_told_so(capsys) -> None:
+    assert doctor(given("--start-seconds", "30")) == 1
+    assert "1. A file of the model is missing." in capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("docker")
 def test_nothing_is_found_wrong_with_our_image_within_40_s(image: str, model_tar: Path, capsys) -> None:
-    assert doctor(given(image, "--model", model_tar)) == 0, capsys.readouterr().out
-    assert "Nothing wrong was found." in capsys.readouterr().out
+    started = time.monotonic()
+    found = doctor(given(image, "--model", model_tar))
+    said = capsys.readouterr().out
+    assert found == 0, said
+    assert "Nothing wrong was found." in said
+    assert time.monotonic() - started < 40
