@@ -50,6 +50,13 @@ class Memory:
     """How many of its processes the kernel killed for want of memory."""
 
 
+def is_running(pid: int) -> bool:
+    """Say whether a process is there and has not ended: one that nobody has waited for yet still has an entry."""
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
+
+
 def listening(pid: int, owners: Iterable[int] | None = None) -> frozenset[Address]:
     """Return where the programs of a process's network listen; with `owners` only those processes."""
     inodes = None if owners is None else set(_inodes(owners))

@@ -45,7 +45,7 @@ class Watch:
 
     def is_running(self) -> bool:
         """Say whether it has not ended; without a call to the engine where its first process can be seen."""
-        return Path(f"/proc/{self._pid}").exists() if self._pid else self.program.is_running()
+        return procfs.is_running(self._pid) if self._pid else self.program.is_running()
 
     def look(self, *, again: bool = False) -> None:
         """Note processes, sockets, memory and packets, at most every half second."""
@@ -53,25 +53,28 @@ class Watch:
             return
         self._looked = time.monotonic()
         pids = self._processes()
-        if not pids:
-            return
+        found = {"listeners": procfs.listening(self._pid, None if self.docker else pids), **self._of_container()}
+        if not pids or not procfs.is_running(self._pid):
+            return  # it ended meanwhile: what the kernel tells of such a process is not its own
         if self.seconds > 1:
             self.seen["dead"] = (*self.seen.get("dead", ()), *(self._pids[pid] for pid in self._pids.keys() - pids.keys()))
         self._pids = pids
-        pid = self._pid
-        self.seen.update(processes=tuple(pids.values()), listeners=procfs.listening(pid, None if self.docker else pids))
-        if self.docker:
-            self._look_into_container(pid)
+        self.seen.update(found, processes=tuple(pids.values()))
 
-    def _look_into_container(self, pid: int) -> None:
-        """Note what a container has for itself: network, memory, a first process."""
-        self.seen["connecting"] = self.seen.get("connecting", frozenset()) | procfs.connecting(pid)
-        self.seen["without_route"] = max(self.seen.get("without_route", 0), procfs.without_route(pid))
+    def _of_container(self) -> dict[str, Any]:
+        """Return what a container has for itself: network, memory, a first process."""
+        if not self.docker or not self._pid:
+            return {}
+        found: dict[str, Any] = {
+            "connecting": self.seen.get("connecting", frozenset()) | procfs.connecting(self._pid),
+            "without_route": max(self.seen.get("without_route", 0), procfs.without_route(self._pid)),
+        }
         if self.seconds > HANDLER_S or "ready_s" in self.seen:
-            self.seen["heeds_stop"] = procfs.heeds(pid, signal.SIGTERM)
-        memory, before = procfs.memory(pid), self.seen.get("memory")
+            found["heeds_stop"] = procfs.heeds(self._pid, signal.SIGTERM)
+        memory, before = procfs.memory(self._pid), self.seen.get("memory")
         if memory:
-            self.seen["memory"] = replace(memory, used_bytes=max(memory.used_bytes, before.used_bytes if before else 0))
+            found["memory"] = replace(memory, used_bytes=max(memory.used_bytes, before.used_bytes if before else 0))
+        return found
 
     def cpu_seconds(self) -> float:
         """Return the CPU time of its processes."""
