@@ -68,7 +68,7 @@ def loaded_in_ping(seen: Observations) -> str:
     connected = [answer for answer in seen.early_pings if answer.status or answer.is_late]
     slow = [answer for answer in connected if answer.seconds > SLOW_PING_S]
     quick = [answer.seconds for answer in connected if answer.status == 200 and answer.seconds <= SLOW_PING_S]
-    if not seen.is_ready or not slow or len(quick) <= len(slow):
+    if not seen.is_ready or not seen.settled or not slow or len(quick) <= len(slow):
         return ""
     usual = statistics.median(quick)
     first = f"{'over ' if slow[0].is_late else ''}{slow[0].seconds:.1f} s"
@@ -81,7 +81,7 @@ def slow_ping(seen: Observations) -> str:
         return ""
     connected = [answer for answer in seen.early_pings if answer.status or answer.is_late]
     slow = [answer for answer in connected if answer.seconds > SLOW_PING_S]
-    if not connected or 2 * len(slow) < len(connected):
+    if not any(answer.status for answer in connected) or 2 * len(slow) < len(connected):
         return ""
     return f"{len(slow)} of {len(connected)} pings took more than {SLOW_PING_S:g} s; {PING_S} s are allowed"
 
@@ -95,6 +95,8 @@ def slow_start(seen: Observations) -> str:
         return f"/ping still answered 503 after {seen.seconds:.0f} s"
     if last and last.status:
         return ""
+    if last and last.is_late:
+        return f"it takes connections on port {seen.port}, and answered none of {len(seen.early_pings)} pings within {PING_S} s"
     where = f" (it listens on {_named(sorted(seen.listeners))})" if seen.listeners else ""
     return f"nothing answered on port {seen.port} for {seen.seconds:.0f} s{where}, while it ran: {_running(seen)}"
 

@@ -52,9 +52,12 @@ class Memory:
 
 def is_running(pid: int) -> bool:
     """Say whether a process is there and has not ended: one that nobody has waited for yet still has an entry."""
-    with contextlib.suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    return False
+    return _state(pid) not in {"", "Z", "X"}
+
+
+def is_working(pids: Iterable[int]) -> bool:
+    """Say whether one of some processes computes, or would if a CPU were free, or waits for a disk."""
+    return any(_state(pid) in {"R", "D"} for pid in pids)
 
 
 def listening(pid: int, owners: Iterable[int] | None = None) -> frozenset[Address]:
@@ -128,6 +131,12 @@ def _memory(folder: Path, used: str, limit: str, kills: str) -> Memory:
     return Memory(
         _counts(folder / "memory.stat")[used], int(most) if limited else None, _counts(folder / kills).get("oom_kill", 0)
     )
+
+
+def _state(pid: int) -> str:
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return ""
 
 
 def _counts(file: Path) -> dict[str, int]:

@@ -80,6 +80,10 @@ class Watch:
         """Return the CPU time of its processes."""
         return procfs.cpu_seconds(procfs.family(self._pid)) if self._pid else 0.0
 
+    def is_working(self) -> bool:
+        """Say whether one of its processes computes, or would on an idle machine."""
+        return procfs.is_working(procfs.family(self._pid)) if self._pid else False
+
     def examine(self) -> None:
         """Note what can only be asked while the container is there: whether it ended by itself, how, and what it wrote."""
         if not isinstance(self.program, Container):

@@ -121,7 +121,7 @@ MADE = {
         ready(early_pings=(Answer(1.7, 200), *(PING,) * 20)),
         ready(early_pings=(Answer(2.0, said="timed out"), *(PING,) * 20)),
     ],
-    "slow_ping": [ready(early_pings=(Answer(1.2, 200),) * 21), unready(early_pings=(Answer(2.0, said="timed out"),) * 9)],
+    "slow_ping": [ready(early_pings=(Answer(1.2, 200),) * 21), unready(early_pings=(Answer(1.2, 503),) * 9)],
     "starving": [ready(busy_ping=Answer(2.0, said="timed out")), ready(busy_ping=Answer(0.1, 503))],
     "body_limit_of_nginx": [ready(large=Answer(0.1, 413, "<center>nginx/1.26</center>"))],
     "body_limit": [
@@ -147,6 +147,7 @@ MADE = {
     "slow_start": [
         unready(),
         unready(early_pings=pinged(503)),
+        unready(early_pings=(Answer(2.0, said="timed out"),) * 9),
         unready(listeners=frozenset({Address("0.0.0.0", 8081)}), output="HTTP server running on http://0.0.0.0:8080"),
     ],
     "unexplained": [ended("Traceback: the moon"), unready(refused="the engine is out of order")],
