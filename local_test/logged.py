@@ -171,7 +171,8 @@ def _absent(seen: Observations) -> list[str]:
         line
         for line in seen.told.splitlines()
         if re.search(
-            r"(?i)no such file|not found|does(n't| not) exist|cannot open|can't open|failed to (open|load)|no file", line
+            r"(?i)no such file|not found|(could|can) ?not find|unable to find|does(n't| not) exist|cannot open|can't open|failed to (open|load)|no file",
+            line,
         )
     ]
     return [path.rstrip(".") for line in lines for path in re.findall(rf"{MODEL}/[\w./-]+", line)]
