@@ -144,7 +144,7 @@ def refused_payload(seen: Observations) -> str:
 
 def slow_invocation(seen: Observations) -> str:
     """Evidence that a prediction takes longer than the platform waits (H-11)."""
-    late = seen.invoked and (seen.invoked.is_late or seen.invoked.seconds > INVOKE_S)
+    late = seen.has_payload and seen.invoked and (seen.invoked.is_late or seen.invoked.seconds > INVOKE_S)
     return f"POST /invocations was not answered within {INVOKE_S} s" if late else ""
 
 

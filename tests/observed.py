@@ -95,7 +95,10 @@ MADE = {
     "nested_model": [
         ended("FileNotFoundError: [Errno 2] No such file or directory: '/opt/ml/model/m.bin'", model_files=("model/m.bin",))
     ],
-    "model_missing": [ended("FileNotFoundError: [Errno 2] No such file or directory: '/opt/ml/model/m.bin'")],
+    "model_missing": [
+        ended("FileNotFoundError: [Errno 2] No such file or directory: '/opt/ml/model/m.bin'"),
+        ended('MlflowException: Could not find an "MLmodel" configuration file at "/opt/ml/model/MLmodel"'),
+    ],
     "needs_network": [
         ended("socket.gaierror: [Errno -3] Temporary failure in name resolution"),
         unready(output="Could not connect to the endpoint URL: https://s3.amazonaws.com/"),

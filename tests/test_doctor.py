@@ -24,7 +24,7 @@ from local_test import procfs
 from local_test.causes import CAUSES, diagnose
 from local_test.doctor import add_arguments, doctor, report, unpack
 from local_test.emulator import lay_out
-from local_test.observations import Observations
+from local_test.observations import Answer, Observations
 from local_test.procfs import Address
 from local_test.runners import Containers
 from local_test.watch import written
@@ -59,6 +59,7 @@ def test_every_cause_has_an_example_and_a_fix_and_there_are_twenty_at_least() ->
         ready(),
         ready(output="ImportError: no tensorflow, going on without\nKeyError: 'HOME' in os.environ\nPermission denied"),
         ready(model_files=("model/a", "model/b"), dead=("sh -c true",) * 9, without_route=3),
+        ready(invoked=Answer(5, said="timed out")),
         ready(has_payload=True, architecture="amd64", user="1000"),
         job(code=0, artifacts=("model.json",), heeds_stop=True),
         Observations("train", exit_code=143, seconds=300, stop_s=0.2, stop_patience_s=120),
