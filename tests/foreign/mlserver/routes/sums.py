@@ -1,0 +1,29 @@
+"""A runtime of MLServer's that also answers SageMaker's two paths, as its MLflow runtime does."""
+
+import json
+
+from fastapi import Request, Response
+from mlserver import MLModel
+from mlserver.codecs import NumpyCodec
+from mlserver.handlers import custom_handler
+from mlserver.types import InferenceRequest, InferenceResponse
+
+
+class Sums(MLModel):
+    """A model that answers each row's sum."""
+
+    async def load(self) -> bool:
+        return True
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        rows = NumpyCodec.decode_input(payload.inputs[0])
+        return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("sums", rows.sum(axis=1))])
+
+    @custom_handler(rest_path="/ping", rest_method="GET")
+    async def ping(self) -> Response:
+        return Response()
+
+    @custom_handler(rest_path="/invocations")
+    async def invocations(self, request: Request) -> Response:
+        rows = json.loads(await request.body())["instances"]
+        return Response(json.dumps({"predictions": [sum(row) for row in rows]}), media_type="application/json")
