@@ -1,12 +1,23 @@
-"""A runtime of MLServer's that also answers SageMaker's two paths, as its MLflow runtime does."""
+"""A runtime of MLServer's that answers SageMaker's two paths too, by custom handlers."""
 
-import json
-
-from fastapi import Request, Response
+from fastapi import Response
 from mlserver import MLModel
 from mlserver.codecs import NumpyCodec
 from mlserver.handlers import custom_handler
 from mlserver.types import InferenceRequest, InferenceResponse
+from pydantic import BaseModel
+
+
+class Instances(BaseModel):
+    """What is asked."""
+
+    instances: list[list[float]]
+
+
+class Predictions(BaseModel):
+    """What is answered."""
+
+    predictions: list[float]
 
 
 class Sums(MLModel):
@@ -24,6 +35,5 @@ class Sums(MLModel):
         return Response()
 
     @custom_handler(rest_path="/invocations")
-    async def invocations(self, request: Request) -> Response:
-        rows = json.loads(await request.body())["instances"]
-        return Response(json.dumps({"predictions": [sum(row) for row in rows]}), media_type="application/json")
+    async def invocations(self, request: Instances) -> Predictions:
+        return Predictions(predictions=[sum(row) for row in request.instances])
