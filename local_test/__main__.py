@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 from local_test.conformance import add_arguments, conformance, pair
+from local_test.doctor import add_arguments as add_doctor_arguments
+from local_test.doctor import doctor
 from local_test.emulator import train
 from local_test.run import prepare, run
 from local_test.runners import Containers, Platform, Processes
@@ -36,6 +38,8 @@ def main() -> int:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.verb == "conformance":
         return conformance(arguments)
+    if arguments.verb == "doctor":
+        return doctor(arguments)
     hyperparameters = dict(arguments.hyperparameter)
     platform: Platform = Containers(arguments.image) if arguments.image else Processes()
     if arguments.verb == "soak":
@@ -72,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("--sections", nargs="*", default=[], help=argparse.SUPPRESS if verb != "soak" else "only these")
         added.add_argument("--image", default="", help="run this image's containers instead of the source tree")
     add_arguments(verbs.add_parser("conformance", help="judge any image by the platforms' rules"))
+    add_doctor_arguments(verbs.add_parser("doctor", help="tell why an image would fail on the platform"))
     return parser
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import re
 import tempfile
 import time
 import traceback
@@ -18,10 +19,12 @@ from xml.etree import ElementTree as ET
 from local_test.rules import RULES
 from local_test.runners import Containers, Processes
 from local_test.subject import Payload, Subject
-from local_test.verdicts import DoesNotApply, Rule, Status, Unjudged, Verdict, Violated
+from local_test.verdicts import Blocked, DoesNotApply, Rule, Status, Unjudged, Verdict, Violated
 
 MOST_SEEN = 2_000
 """Characters of evidence in a report; a table shows its first line."""
+NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML 1.0 has no way to write, and the carriage return, which a reader would turn into a new line."""
 
 
 def judge(subject: Subject, rules: Sequence[Rule]) -> Iterator[Verdict]:
@@ -110,6 +113,10 @@ def conformance(arguments: argparse.Namespace) -> int:
             hyperparameters=dict(arguments.hyperparameter),
             environ=dict(arguments.env),
             start_s=arguments.start_seconds,
+            train_s=arguments.train_seconds,
+            distributed=arguments.distributed,
+            pipe=arguments.pipe,
+            asked=frozenset(arguments.platform),
         )
         with contextlib.closing(subject):
             for verdict in judge(subject, rules):
@@ -135,6 +142,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--payload", type=Path, help="a file with a request that is to be answered with 200")
     parser.add_argument("--content-type", default="text/csv", help="the payload's media type")
     parser.add_argument("--start-seconds", type=float, default=60, help="how long to wait for the first 200 of /ping")
+    parser.add_argument("--train-seconds", type=float, default=120, help="how long a training job may take")
+    parser.add_argument("--distributed", action="store_true", help="say that it trains on several hosts")
+    parser.add_argument("--pipe", action="store_true", help="say that it reads Pipe mode")
     parser.add_argument(
         "--only", action="append", default=[], metavar="RULE", help="a rule's number, such as H-8, and its needs"
     )
@@ -177,10 +187,14 @@ def _verdict(rule: Rule, subject: Subject) -> Verdict:
         status, seen = Status.PASSED, rule.check(subject)
     except Violated as error:
         status, seen = Status.FAILED, str(error)
+    except Blocked as error:
+        status, seen = Status.BLOCKED, f"blocked by {error}"
     except DoesNotApply as error:
         status, seen = Status.NOT_APPLICABLE, str(error)
     except Unjudged as error:
         status, seen = Status.UNJUDGED, str(error)
+    except PermissionError as error:  # a container's user wrote it for nobody else
+        status, seen = Status.UNJUDGED, f"{error.filename or error} can't be read by this user; run as root"
     except OSError as error:  # what the container did to a connection
         status, seen = Status.FAILED, f"{type(error).__name__}: {error}"
     except Exception as error:  # ours: it must not pass for the image's fault
@@ -201,4 +215,4 @@ def _facts(verdict: Verdict) -> dict[str, object]:
 
 def _printable(text: str) -> str:
     """Return a text as XML can hold it."""
-    return "".join(letter if letter in "\n\t" or letter >= " " else "?" for letter in text)
+    return NOT_XML.sub("?", text)

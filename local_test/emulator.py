@@ -7,16 +7,15 @@ What the platform does and a plain start does not: no network, the model mounted
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
-import os
 import shutil
 import signal
 import subprocess
-import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +49,12 @@ class Outcome:
     failure: str
     """The failure file's text, empty without one (T-26)."""
     seconds: float
+    printed_at: tuple[float, ...] = ()
+    """When each line came, in seconds since the start; only of a container that was watched."""
+    ran_s: float = 0.0
+    """How long it ran by the clock that `printed_at` is of; only of a container that was watched."""
+    changed: tuple[str, ...] = ()
+    """Paths of the image's own that it made, changed or removed; only of a container that was watched."""
 
 
 def lay_out(
@@ -60,7 +65,7 @@ def lay_out(
 ) -> None:
     """Make the /opt/ml of a training job below `base`: the three config files of every platform, the channels' copies.
 
-    `options` adds to what inputdataconfig.json says of a channel; one in Pipe mode has no copy: see `streaming`.
+    `options` adds to what inputdataconfig.json says of a channel; one in Pipe mode has no copy: see `streams`.
     """
     config = base / "input" / "config"
     for folder in (config, base / "model", base / "output" / "data"):  # T-12
@@ -79,52 +84,6 @@ def lay_out(
         (config / f"{name}.json").write_text(json.dumps(document))
 
 
-@dataclass
-class Stream:
-    """What was written into one FIFO."""
-
-    fifo: Path
-    parts: list[bytes]
-    written_bytes: int = 0
-    closed_early: bool = False
-    """Whether the reader closed before all was written."""
-
-    def write(self) -> None:
-        """Write all parts once somebody reads."""
-        try:
-            with self.fifo.open("wb", buffering=0) as pipe:
-                for part in self.parts:
-                    self.written_bytes += pipe.write(part)
-        except BrokenPipeError:
-            self.closed_early = True
-
-
-@contextlib.contextmanager
-def streaming(base: Path, channels: Mapping[str, list[bytes]], late_s: float = 0) -> Iterator[dict[str, Stream]]:
-    """Be the platform's writer of Pipe mode (T-21): the FIFO of each channel's first epoch and a thread that fills it.
-
-    `late_s` is how long the FIFOs take to appear.
-    """
-    streams = {name: Stream(base / "input" / "data" / f"{name}_0", parts) for name, parts in channels.items()}
-
-    def run(stream: Stream) -> None:
-        time.sleep(late_s)
-        os.mkfifo(stream.fifo)
-        stream.write()
-
-    threads = [threading.Thread(target=run, args=(stream,), daemon=True) for stream in streams.values()]
-    for thread in threads:
-        thread.start()
-    try:
-        yield streams
-    finally:
-        for thread, stream in zip(threads, streams.values(), strict=True):
-            thread.join(late_s + 1)
-            if thread.is_alive():  # it waits for a reader that never came: be one
-                os.close(os.open(stream.fifo, os.O_RDONLY | os.O_NONBLOCK))
-                thread.join(1)
-
-
 def train(
     platform: Platform, base: Path, environ: Mapping[str, str] | None = None, stop_after_s: float | None = None
 ) -> Outcome:
@@ -138,9 +97,13 @@ def train(
     except BaseException:  # Ctrl-C, or a stop of ours: nothing is left running
         stop(program, STOP_TRAINING_S)
         raise
-    failure = base / "output" / "failure"
-    text = failure.read_text() if failure.exists() else ""
-    return Outcome(exit_code, program.output(), text, time.monotonic() - started)
+    return Outcome(exit_code, program.output(), failure_of(base), time.monotonic() - started)
+
+
+def failure_of(base: Path) -> str:
+    """Return what the failure file of a job holds, empty without one."""
+    path = base / "output" / "failure"
+    return path.read_text("utf-8", errors="replace") if path.is_file() else ""
 
 
 def stop(program: Program, patience_s: float) -> int:
@@ -164,10 +127,19 @@ class Endpoint:
         """Ask `/ping` as the platform does."""
         return self._call("GET", "/ping", None, {}, PING_S)
 
-    def invoke(self, body: bytes, content_type: str = "text/csv", accept: str = "", path: str = "/invocations") -> Reply:
-        """Send a payload; headers as SageMaker leaves them (H-13)."""
-        headers = {"Content-Type": content_type, **({"Accept": accept} if accept else {})}
-        return self._call("POST", path, body, headers, INVOKE_S)
+    def invoke(
+        self,
+        body: bytes | Iterable[bytes],
+        content_type: str = "text/csv",
+        accept: str = "",
+        path: str = "/invocations",
+        *,
+        more: Mapping[str, str] | None = None,
+        timeout_s: float = INVOKE_S,
+    ) -> Reply:
+        """Send a payload, in chunks where it is no bytes; headers as SageMaker leaves them (H-13), and `more` of them."""
+        headers = {"Content-Type": content_type, **({"Accept": accept} if accept else {}), **(more or {})}
+        return self._call("POST", path, body, headers, timeout_s)
 
     def get(self, path: str) -> Reply:
         """Get a page."""
@@ -177,7 +149,9 @@ class Endpoint:
         """Have something removed."""
         return self._call("DELETE", path, None, {}, INVOKE_S)
 
-    def _call(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], timeout_s: float) -> Reply:
+    def _call(
+        self, method: str, path: str, body: bytes | Iterable[bytes] | None, headers: Mapping[str, str], timeout_s: float
+    ) -> Reply:
         request = urllib.request.Request(self.program.url + path, body, dict(headers), method=method)
         started = time.monotonic()
         try:
@@ -186,6 +160,10 @@ class Endpoint:
         except urllib.error.HTTPError as error:
             with error:
                 return Reply(error.code, error.read(), dict(error.headers), time.monotonic() - started)
+        except ConnectionError:
+            raise
+        except http.client.HTTPException as error:  # no OSError, though the server did it
+            raise ConnectionError(f"what was answered is no HTTP: {type(error).__name__} {error}") from error
 
 
 @contextlib.contextmanager
@@ -199,14 +177,20 @@ def serving(platform: Platform, base: Path, environ: Mapping[str, str] | None = 
     program = platform.start("serve", base, environ or {})
     endpoint = Endpoint(program)
     try:
-        _wait_until_ready(endpoint, started)
+        wait_until_ready(endpoint)
         endpoint.seconds_to_ready = time.monotonic() - started
         yield endpoint
     finally:
         stop(program, STOP_SERVING_S)
 
 
-def _wait_until_ready(endpoint: Endpoint, started: float) -> None:
+def wait_until_ready(endpoint: Endpoint) -> None:
+    """Wait for the first 200 of `/ping`.
+
+    Raises:
+        RuntimeError: it ended, or was not ready in time; the message has what it printed.
+    """
+    started = time.monotonic()
     while time.monotonic() - started < START_S:
         with contextlib.suppress(OSError):
             if endpoint.ping().status == 200:

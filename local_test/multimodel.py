@@ -1,6 +1,6 @@
-"""SageMaker's part at a multi-model endpoint, played here: models are brought when asked for, and the least recently used go.
+"""What many models do to a multi-model endpoint's memory.
 
-`python -m local_test.multimodel` cycles 500 models of about 1 MB, of three schemas, and tells what that does to memory.
+`python -m local_test.multimodel` cycles 500 models of about 1 MB, of three schemas, and tells.
 """
 
 from __future__ import annotations
@@ -8,21 +8,18 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import random
 import shutil
 import sys
 import tempfile
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from hashlib import sha256
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from local_test.emulator import Endpoint, Reply, lay_out, serving, train
+from local_test.emulator import Endpoint, Reply, lay_out, train
+from local_test.frontend import FrontEnd, serving_models
 from local_test.payloads import json_body
 from local_test.runners import ROOT, Process, Processes
 
@@ -51,95 +48,6 @@ FEATURES = (
 TARGET = Target("kind", "One of three", kind="class", labels=("a", "b", "c"))
 '''
 SOURCES = ("contract", "training", "model", "container")
-
-
-@dataclass
-class FrontEnd:
-    """Answers for target models: brings, loads, evicts, asks again. Threads may call it at once."""
-
-    endpoint: Endpoint
-    base: Path
-    """The endpoint's /opt/ml on this machine; models are brought to `models/` below it."""
-    store: Mapping[str, Path]
-    """Target model to its folder, as the bucket's prefix has them."""
-    seen_base: str = ""
-    """The same /opt/ml as the endpoint sees it, where that is another: in a container."""
-    keeps: bool = True
-    """ModelCacheSetting: whether a model stays after its call."""
-    loads: int = 0
-    evictions: int = 0
-    _loaded: OrderedDict[str, None] = field(default_factory=OrderedDict)
-    _lock: threading.RLock = field(default_factory=threading.RLock)
-
-    def invoke(self, target: str, body: bytes, content_type: str = "text/csv") -> Reply:
-        """Ask a target model; what the server answers after 507 and an eviction counts."""
-        while True:
-            refused = self._ensure_loaded(target)
-            reply = refused or self.endpoint.invoke(body, content_type, path=f"/models/{self.name(target)}/invoke")
-            if refused is None and reply.status == 404:  # evicted meanwhile, by another call
-                self._look_again(target)
-                continue
-            if reply.status != 507 or not self._evict():
-                break
-        if not self.keeps:
-            self._unload(target)
-        return reply
-
-    def name(self, target: str) -> str:
-        """Return what the platform calls a target model: an opaque hash."""
-        return sha256(target.encode()).hexdigest()[:32]
-
-    def empty(self) -> None:
-        """Unload every model."""
-        while self._evict():
-            pass
-
-    def _ensure_loaded(self, target: str) -> Reply | None:
-        """Load a model where it isn't; return the reply of a load that failed."""
-        with self._lock:
-            if target in self._loaded:
-                self._loaded.move_to_end(target)
-                return None
-            folder = self.base / "models" / self.name(target) / "model"
-            if not folder.exists():
-                shutil.copytree(self.store[target], folder, copy_function=os.link)
-            url = f"{self.seen_base or self.base}/models/{self.name(target)}/model"
-            body = json.dumps({"model_name": self.name(target), "url": url}).encode()
-            reply = self.endpoint.invoke(body, "application/json", path="/models")
-            while reply.status == 507 and self._evict():  # with the lock held: room that another call makes is seen
-                reply = self.endpoint.invoke(body, "application/json", path="/models")
-            if reply.status not in {200, 409}:
-                return reply
-            self.loads += 1
-            self._loaded[target] = None
-            return None
-
-    def _look_again(self, target: str) -> None:
-        """Forget a model where it is still not loaded: another call may have brought it back."""
-        with self._lock:
-            if self.endpoint.get(f"/models/{self.name(target)}").status == 404:
-                self._forget(target)
-
-    def _evict(self) -> bool:
-        """Unload the least recently used model; say whether there was one."""
-        with self._lock:
-            if not self._loaded:
-                return False
-            self._unload(next(iter(self._loaded)))
-            self.evictions += 1
-            return True
-
-    def _unload(self, target: str) -> None:
-        with self._lock:
-            if self._forget(target):
-                self.endpoint.delete(f"/models/{self.name(target)}")
-                shutil.rmtree(self.base / "models" / self.name(target))
-
-    def _forget(self, target: str) -> bool:
-        with self._lock:
-            known = target in self._loaded
-            self._loaded.pop(target, None)
-            return known
 
 
 @dataclass(frozen=True)
@@ -185,10 +93,8 @@ def cycle(folders: Sequence[Path], base: Path, count: int, rounds: int = 3, limi
     """Serve `count` models, copies of the folders in turn, and ask each once a round, so that nearly every call loads one."""
     started = time.monotonic()
     store = {f"model-{index}.tar.gz": folders[index % len(folders)] for index in range(count)}
-    (base / "models").mkdir(parents=True)
-    environ = {"SAGEMAKER_MULTI_MODEL": "true", "BERTH_MODELS_MAX_MB": str(limit_mb)}
-    with serving(Processes(), base, environ) as endpoint:
-        front = FrontEnd(endpoint, base, store)
+    with serving_models(Processes(), base, store, {"BERTH_MODELS_MAX_MB": str(limit_mb)}) as front:
+        endpoint = front.endpoint
         wrong: list[str] = []
         before, after = resident_bytes(endpoint), []
         for _ in range(rounds):

@@ -11,10 +11,23 @@ import tempfile
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+WATCHED = {
+    "lines": ("logs", "--timestamps"),
+    "changed": ("diff",),
+    "times": ("inspect", "--format", "[{{json .State.StartedAt}}, {{json .State.FinishedAt}}]"),
+}
+"""What is asked of a container that is watched, once it has ended."""
 ROOT = Path(__file__).resolve().parent.parent
+
+
+class Unreachable(RuntimeError):
+    """A container runs, and this machine can't reach it: the engine is in a virtual machine, or its networks are not here."""
 
 
 class Program(Protocol):
@@ -23,6 +36,10 @@ class Program(Protocol):
     @property
     def url(self) -> str:
         """Where it listens, without a path."""
+
+    @property
+    def pid(self) -> int:
+        """Its first process, as this machine numbers it; 0 where that can't be seen from here."""
 
     def wait(self, timeout_s: float | None = None) -> int:
         """Return the exit code; raises subprocess.TimeoutExpired."""
@@ -76,6 +93,11 @@ class Process:
     final: str = ""
     """All that it printed, once it has ended."""
 
+    @property
+    def pid(self) -> int:
+        """Its first process."""
+        return self.popen.pid
+
     def wait(self, timeout_s: float | None = None) -> int:
         """Return the exit code."""
         code = self.popen.wait(timeout_s)
@@ -112,6 +134,10 @@ class Launch:
     """Where it is expected to listen; 0 for a program that doesn't, which gets no network."""
     options: tuple[str, ...] = ()
     """More words for `docker run`, such as `--read-only`."""
+    network: str = ""
+    """The network to be on; where none is named, an internal one with a port and none without."""
+    watched: bool = False
+    """Whether to note, once it has ended, when it printed what and which of the image's own files it changed."""
 
 
 @dataclass(frozen=True)
@@ -143,14 +169,15 @@ class Containers:
         name = f"berth-{uuid.uuid4().hex[:12]}"
         variables = [part for item in launch.environ.items() for part in ("--env", "=".join(item))]
         mounts = [part for mount in launch.mounts for part in ("--volume", mount)]
-        network = self._internal_network() if launch.port else "none"
+        network = launch.network or (self._internal_network() if launch.port else "none")
         command = ["run", "--detach", "--name", name, "--network", network, *mounts, *variables, *self.options, *launch.options]
         try:
             self._docker(*command, self.image, *launch.words)
         except RuntimeError:
             subprocess.run([self.docker, "rm", "--force", name], capture_output=True, check=False)  # it was made, not started
             raise
-        return Container(self.docker, name, f"http://{self._address(name)}:{launch.port}" if launch.port else "")
+        url = f"http://{self._address(name)}:{launch.port}" if launch.port else ""
+        return Container(self.docker, name, url, watched=launch.watched)
 
     def inspect(self) -> dict[str, Any]:
         """Return what the engine knows of the image."""
@@ -160,11 +187,20 @@ class Containers:
     def _internal_network(self) -> str:
         """Return a network on which this machine reaches containers and they reach nothing."""
         if subprocess.run([self.docker, "network", "inspect", "berth-internal"], capture_output=True, check=False).returncode:
-            self._docker("network", "create", "--internal", "berth-internal")
+            try:
+                self._docker("network", "create", "--internal", "berth-internal")
+            except RuntimeError:  # another run may have made it meanwhile
+                self._docker("network", "inspect", "berth-internal")
         return "berth-internal"
 
     def _address(self, name: str) -> str:
-        return self._docker("inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", name)
+        """Return a container's address; raises Unreachable where it is on no network of this machine's."""
+        told = "{{range .NetworkSettings.Networks}}{{.IPAddress}}/{{.IPPrefixLen}}{{end}}"
+        found = self._docker("inspect", "--format", told, name)
+        if found.strip("/0") and not _is_beside(found):
+            subprocess.run([self.docker, "rm", "--force", name], capture_output=True, check=False)
+            raise Unreachable(f"{self.docker}'s containers can't be reached from here: this machine has no address in {found}")
+        return found.partition("/")[0]
 
     def _docker(self, *arguments: str) -> str:
         done = subprocess.run([self.docker, *arguments], capture_output=True, text=True, check=False)
@@ -181,6 +217,20 @@ class Container:
     name: str
     url: str
     ended: dict[str, Any] = field(default_factory=dict)
+    watched: bool = False
+
+    @cached_property
+    def pid(self) -> int:
+        """Its first process; 0 where the engine runs on another machine, or in a virtual one."""
+        asked = [self.docker, "inspect", "--format", "{{.State.Pid}} {{.Id}}", self.name]
+        told = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split()
+        if len(told) != 2 or told[0] == "0":
+            return 0
+        try:
+            groups = Path(f"/proc/{told[0]}/cgroup").read_text()
+        except OSError:
+            return 0
+        return int(told[0]) if told[1] in groups else 0  # the number may be another process's here
 
     def wait(self, timeout_s: float | None = None) -> int:
         """Return the exit code; raises subprocess.TimeoutExpired."""
@@ -190,7 +240,8 @@ class Container:
             done = subprocess.run(
                 [self.docker, "wait", self.name], capture_output=True, text=True, timeout=timeout_s, check=True
             )
-            self.ended.update(output=self.output(), code=int(done.stdout))
+            seen = {name: self._ask(*words) for name, words in WATCHED.items()} if self.watched else {}
+            self.ended.update(output=self.output(), code=int(done.stdout), **seen)
             subprocess.run([self.docker, "rm", "--force", self.name], capture_output=True, check=False)
         return int(self.ended["code"])
 
@@ -207,10 +258,44 @@ class Container:
         """Return what it has printed so far."""
         if self.ended:
             return str(self.ended["output"])
+        return self._ask("logs")
+
+    @property
+    def printed_at(self) -> list[float]:
+        """When each line came, in seconds since its start, once it has ended and was watched."""
+        moments = (line.split(" ", 1)[0] for line in self.ended.get("lines", "").splitlines())
+        return [(datetime.fromisoformat(moment) - self._times[0]).total_seconds() for moment in moments if moment]
+
+    @property
+    def ran_s(self) -> float:
+        """How long it ran, by the engine's clock, once it has ended and was watched."""
+        return (self._times[1] - self._times[0]).total_seconds()
+
+    @property
+    def _times(self) -> list[datetime]:
+        return [datetime.fromisoformat(moment) for moment in json.loads(self.ended["times"])]
+
+    @property
+    def changed(self) -> list[str]:
+        """The paths in the image's own file system that it made, changed or removed, once it has ended and was watched."""
+        return [line.split(" ", 1)[1] for line in self.ended.get("changed", "").splitlines() if " " in line]
+
+    def _ask(self, *words: str) -> str:
+        command = [self.docker, *words, self.name]
         done = subprocess.run(
-            [self.docker, "logs", self.name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace", check=False
         )
         return done.stdout
+
+
+def _is_beside(network: str) -> bool:
+    """Say whether this machine has an address in a network, so that what it sends there goes nowhere else."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((network.partition("/")[0], 9))  # sends nothing
+        except OSError:
+            return False
+        return ip_address(probe.getsockname()[0]) in ip_network(network, strict=False)
 
 
 def free_port() -> int:

@@ -45,6 +45,10 @@ class Unjudged(Exception):
     """It can't be seen from here; says what is lacking and how to give it."""
 
 
+class Blocked(Exception):
+    """What another rule finds left nothing to judge; says which, by its number."""
+
+
 @dataclass(frozen=True)
 class Rule:
     """One thing that a platform demands, and how to see whether it holds."""

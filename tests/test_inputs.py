@@ -12,7 +12,6 @@ import pickle
 import random
 import re
 import signal
-import struct
 import subprocess
 import sys
 import threading
@@ -34,8 +33,9 @@ from contract.job import Channel, read_job
 from contract.manifest import read_manifest
 from contract.metrics import metric_regex
 from contract.paths import Paths
-from local_test.emulator import lay_out, stop, streaming, train
+from local_test.emulator import lay_out, stop, train
 from local_test.runners import Processes
+from local_test.streams import framed, streaming
 from model import DECLARATION
 from training import blocks, parquet, pipe
 from training.arrow import Unclear
@@ -535,11 +535,6 @@ def _stream(tmp_path: Path, parts: list[bytes], declaration: Declaration = MIXED
             return read_channel(channel, declaration)
         finally:
             _stream.last = streams["training"]  # type: ignore[attr-defined]
-
-
-def framed(payload: bytes, place: int = 0) -> bytes:
-    """One RecordIO record, as MXNet writes it."""
-    return struct.pack("<II", 0xCED7230A, place << 29 | len(payload)) + payload + b"\0" * (-len(payload) % 4)
 
 
 RECORDS = [framed(line.encode()) for line in HEADERLESS.splitlines()]

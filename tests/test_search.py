@@ -278,6 +278,16 @@ def test_a_child_that_is_killed_points_at_memory_and_what_it_told_counts() -> No
     assert heard == ["one"]
 
 
+def test_pandas_is_whole_before_threads_of_a_search_could_see_half_of_it() -> None:
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+    code += "from training import libraries, search\n"
+    code += "search.is_small = lambda table: False\n"
+    code += "search.brackets = lambda *_: print('DataFrame' in vars(sys.modules.get('pandas', sys)))\n"
+    code += "search._in_threads(print, None, {}, None)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
 def test_a_child_dies_with_its_parent() -> None:
     code = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
     code += "from training.child import run; from training.stop import Stop; import functools, time\n"

@@ -211,7 +211,8 @@ def _worker(job: Job, addresses: Mapping[str, str], environ: Mapping[str, str]) 
     own = addresses[job.host]
     leader = f"tcp://{addresses[job.hosts[0]]}:{SCHEDULER_PORT}"
     words = [leader, *_listen(own), "--worker-port", str(WORKER_PORT), "--name", job.host, "--death-timeout", str(GATHER_S)]
-    libraries = ["--preload", "training.distribute"]  # likewise, before there is anything to do
+    # Likewise, before there is anything to do; pandas since a task would see half of what another's imputer imports.
+    libraries = ["--preload", "training.distribute", "--preload", "pandas"]
     sizes = ["--nworkers", "1", "--nthreads", str(cpus()), "--memory-limit", "0", "--no-nanny"]
     return _node("worker", [*words, *libraries, *sizes, "--local-directory", tempfile.gettempdir()], environ)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from training.split import Data, evenly
 
 PARITY_ROWS = 20_000
 """Rows that the model and its ONNX form are compared on, at most."""
+PART_ROWS = 2**16
 TRAINING_ROWS = 10_000
 """Training rows that are answered, at most, where there are more rows than parity is checked on."""
 
@@ -30,7 +32,7 @@ def described(data: Data, declaration: Declaration) -> Data:
         train=data.train.take(evenly(len(data.train), most)),
         about=data.about or _about(data),
         ranges={feature.name: _range(matrix[:, index], feature) for index, feature in enumerate(declaration.features)},
-        spread=float(np.std(target.astype(np.float64))) if declaration.target.kind == "number" else 0.0,
+        spread=_deviation(target.astype(np.float64, copy=False)) if declaration.target.kind == "number" else 0.0,
     )
 
 
@@ -45,6 +47,13 @@ def _about(data: Data) -> Mapping[str, Any]:
     }
 
 
+def _deviation(target: NDArray[np.float64]) -> float:
+    """Return the standard deviation, without an array as long as the rows beside them."""
+    mean = float(target.mean())
+    parts = (target[start : start + PART_ROWS] - mean for start in range(0, len(target), PART_ROWS))
+    return math.sqrt(sum(float(part @ part) for part in parts) / len(target))
+
+
 def _range(values: NDArray[np.float32], feature: Feature) -> Mapping[str, Any]:
     seen = values[~np.isnan(values)]
     missing = len(values) - len(seen)
@@ -53,5 +62,6 @@ def _range(values: NDArray[np.float32], feature: Feature) -> Mapping[str, Any]:
         return {"counts": dict(zip(feature.choices, counts.tolist(), strict=True)), "missing": missing}
     if not len(seen):
         return {"minimum": None, "maximum": None, "median": None, "missing": missing}
-    low, middle, high = (float(str(np.float32(value))) for value in (seen.min(), np.median(seen), seen.max()))
+    found = (seen.min(), np.median(seen, overwrite_input=True), seen.max())
+    low, middle, high = (float(str(np.float32(value))) for value in found)
     return {"minimum": low, "maximum": high, "median": middle, "missing": missing}

@@ -137,6 +137,9 @@ def _in_threads(tell: Tell, declaration: Declaration, values: Mapping[str, Any],
 
     On few rows Python's lock makes two threads slower than one: a bracket on 404 rows took 1.5 CPU seconds and 4.1.
     """
+    # scikit-learn's imputer imports pandas when it first fits; another thread would see half of it, and fail.
+    import pandas  # noqa: F401, ICN001
+
     backend, jobs = ("sequential", 1) if is_small(table) else ("threading", cpus())
     with joblib.parallel_config(backend=backend, n_jobs=jobs), threadpool_limits(1):
         brackets(tell, declaration, values, table)
