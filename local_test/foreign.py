@@ -26,6 +26,8 @@ from local_test.verdicts import Status
 RECIPES = ROOT / "tests" / "foreign"
 JUDGING_S = 600
 """How long one container may take: `conformance` is to need under three minutes."""
+START_S = 150
+"""How long one may take to start: MLflow loads for long, and H-7 gives eight minutes."""
 ROWS = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]
 INSTANCES = json.dumps({"instances": ROWS})
 CSV = "".join(",".join(map(str, row)) + "\n" for row in ROWS)
@@ -115,6 +117,7 @@ def judge(server: Server, image: str, engine: str = "docker", only: Sequence[str
         folder = Path(name)
         (folder / "payload").write_text(server.payload)
         given = ["--payload", str(folder / "payload"), "--content-type", server.content_type, "--engine", engine]
+        given += ["--start-seconds", str(START_S)]
         given += [part for pair in server.environ.items() for part in ("--env", "=".join(pair))]
         given += [part for rule in only for part in ("--only", rule)]
         if server.has_model:
