@@ -163,6 +163,26 @@ def test_what_cannot_be_made_is_asked_for_once_and_refused_to_all(subject):
     assert len(asked) == 1
 
 
+ENGINE = """#!/bin/sh
+case "$1" in
+  inspect) echo 203.0.113.7/24 ;;
+  rm) echo "$3" >> "$0.removed" ;;
+  *) echo started ;;
+esac
+"""
+"""Of a machine of its own: its containers have addresses in a network that this machine is not in."""
+
+
+def test_containers_that_cannot_be_reached_are_not_judged_and_not_left_running(tmp_path):
+    engine_of_another = tmp_path / "engine"
+    engine_of_another.write_text(ENGINE)
+    engine_of_another.chmod(0o755)
+    subject = Subject(Containers("an:image", str(engine_of_another)), tmp_path, start_s=1)
+    with pytest.raises(Unjudged, match=r"can't be reached from here: this machine has no address in 203\.0\.113\.7/24"):
+        _ = subject.first_start
+    assert (tmp_path / "engine.removed").read_text().startswith("berth-")
+
+
 # ---- the reports
 
 

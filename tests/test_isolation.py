@@ -53,6 +53,8 @@ FAULTS = {
             global held
             held = socket.create_server(("", 9999))
     """,
+    "it serves where a job is laid out": "",
+    "it does not serve without a word": "",
     "it has no handler": """
         def run():
             SERVER((HOST, PORT), Handler).serve_forever()
@@ -69,17 +71,23 @@ BROKEN = {
     "it is large": ("serves_in_small", isolation),
     "it ignores the port": ("port_can_be_chosen", words),
     "it listens on more ports": ("other_ports_are_safe", words),
+    "it serves where a job is laid out": ("bare_start_trains", words),
+    "it does not serve without a word": ("bare_start_serves", words),
     "it has no handler": ("stops_in_time", ending),
 }
 """By fault, the rule that finds it, and the part of the rules that it is held against: no other rule there fails."""
-START = """#!/usr/bin/env python3
-import os, sys
+TRAIN = """#!/usr/bin/env python3
 from pathlib import Path
-if Path("/opt/ml/input/config").exists():
-    (Path("/opt/ml/model") / "model.json").write_text("{}")
-else:
-    os.execv(sys.path[0] + "/serve", ["serve"])
+(Path("/opt/ml/model") / "model.json").write_text("{}")
 """
+START = """#!/bin/sh
+if [ -d /opt/ml/input/config ]; then exec "${0%/*}/train"; else exec "${0%/*}/serve"; fi
+"""
+STARTS = {
+    "it serves where a job is laid out": '#!/bin/sh\nexec "${0%/*}/serve"\n',
+    "it does not serve without a word": START.replace("/serve", "/no-such-program"),
+}
+"""By fault, what a start without a word runs, where that is not as it should be."""
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +110,7 @@ def judge_container(image, folder, fault):
     programs.mkdir()
     data.mkdir()
     (data / "rows.csv").write_text("1,2\n")
-    for name, text in {"serve": server(FAULTS[fault]), "start": START, "train": START}.items():
+    for name, text in {"serve": server(FAULTS[fault]), "start": STARTS.get(fault, START), "train": TRAIN}.items():
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
     folder.chmod(0o755)
@@ -139,6 +147,8 @@ def test_a_fault_is_found_by_its_rule_and_by_no_other(judged, fault):
         ("it wants root", "with --user 1000:1000: it ended with exit code 1: not root"),
         ("it ignores the port", "nothing became ready on port 8901; it listens on 0.0.0.0:8080"),
         ("it listens on more ports", "it also listens on 0.0.0.0:9999"),
+        ("it serves where a job is laid out", "it has a training job's /opt/ml, and serves"),
+        ("it does not serve without a word", "no-such-program: not found"),
         ("it has no handler", "its first process has no handler for it"),
     ],
 )

@@ -75,8 +75,9 @@ def answers_when_ready(subject: Subject) -> str:
 
 def ping_passes_unfinished_requests(subject: Subject) -> str:
     """Judge whether /ping is answered while requests are under way whose bodies have not arrived yet."""
-    head = b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/csv\r\nContent-Length: 100000\r\n\r\n"
-    with _holding(subject.endpoint, [head + b"1," * 500] * HELD):
+    kind = subject.payload.content_type if subject.payload else "text/csv"
+    head = f"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: 100000\r\n\r\n"
+    with _holding(subject.endpoint, [head.encode() + b"1," * 500] * HELD):
         pings = _ping_for(subject.endpoint, 1)
     return f"with {HELD} requests under way: {_judge(pings)}"
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
+import time
 
 from local_test.emulator import stop
 from local_test.runners import Launch
-from local_test.starts import Start
+from local_test.starts import Start, listens_at
 from local_test.subject import STOP_S, Subject
-from local_test.verdicts import Rule, Severity, Unjudged, Violated
+from local_test.verdicts import Blocked, Rule, Severity, Unjudged, Violated
 
 PORT, SAFE_PORTS = 8901, "21000-21999"
 UNKNOWN = "neither-train-nor-serve"
+LEAST_TRAINING_S = 15
+"""Beside three times what the first training took: how long a start without a word may take to train."""
 UNKNOWN_S = 10
 """How long a container may take to refuse a word."""
 
@@ -25,13 +29,16 @@ def bare_start_serves(subject: Subject) -> str:
 def bare_start_trains(subject: Subject) -> str:
     """Judge whether a start without a word trains where a training job is laid out, as the SDK 3 starts it (L-12)."""
     base = subject.lay_out("bare")
-    patience_s = 2 * subject.trained[1].seconds + 10  # a container that serves would never end
+    _, outcome = subject.trained
+    if outcome.exit_code:
+        raise Blocked("T-1")  # nor does it train with the word
+    patience_s = LEAST_TRAINING_S + 3 * outcome.seconds
     try:
         exit_code, said = _run(subject, (), (f"{base}:/opt/ml",), patience_s)
     except RuntimeError as error:
         raise Violated(str(error)) from error
     if exit_code is None:
-        raise Violated(f"it has a training job's /opt/ml, and runs on after {patience_s:.0f} s, as if it served: {said}")
+        raise Violated(f"it has a training job's /opt/ml, and serves, or runs on after {patience_s:.0f} s: {said}")
     if exit_code or not any((base / "model").iterdir()):
         raise Violated(f"it ended with exit code {exit_code} and left {len(list((base / 'model').iterdir()))} files: {said}")
     return "a start without a word trained and left a model"
@@ -44,7 +51,7 @@ def unknown_word_is_refused(subject: Subject) -> str:
     except RuntimeError as error:  # nothing of that name on PATH
         return f"the engine refused it: {str(error).splitlines()[0][:200]}"
     if exit_code is None:
-        raise Violated(f"`{UNKNOWN}` started something that runs on after {UNKNOWN_S} s: {said}")
+        raise Violated(f"`{UNKNOWN}` started something that serves, or runs on after {UNKNOWN_S} s: {said}")
     if exit_code == 0:
         raise Violated(f"`{UNKNOWN}` ended with exit code 0: a misspelt word passes for a job well done")
     return f"`{UNKNOWN}` ended with exit code {exit_code}: {said}"
@@ -85,12 +92,13 @@ def _on_another_port(subject: Subject) -> Start:
 
 
 def _run(subject: Subject, words: tuple[str, ...], mounts: tuple[str, ...], patience_s: float) -> tuple[int | None, str]:
-    """Run a container to its end; return its exit code, None where it had to be stopped, and the end of what it said."""
+    """Run a container to its end; return its exit code, None where it listens or runs on, and the end of what it said."""
     program = subject.containers.launch(Launch(words, subject.environ, mounts, 0))
+    ends, exit_code = time.monotonic() + patience_s, None
     try:
-        exit_code: int | None = program.wait(patience_s)
-    except subprocess.TimeoutExpired:
-        exit_code = None
+        while exit_code is None and time.monotonic() < ends and not listens_at(program):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                exit_code = program.wait(1)
     finally:
         stop(program, STOP_S)
     return exit_code, "\n".join(program.output().strip().splitlines()[-5:]) or "it printed nothing"
