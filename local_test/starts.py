@@ -154,6 +154,8 @@ class _Watcher:
     elsewhere: frozenset[Address] = frozenset()
     elsewhere_s: float = 0
     """Since when it listens at these places only."""
+    answered_s: float = 0
+    """When /ping last had another answer than 4xx."""
     looks: list[tuple[float, float, bool]] = field(default_factory=list)
     """Moments, the CPU time by then, and whether it wanted more."""
 
@@ -168,7 +170,7 @@ class _Watcher:
         if not self._is_running(program):
             start.output, start.exit_code = program.output(), program.wait()
             return True
-        return self._waits_elsewhere()
+        return self._waits_elsewhere() or self._knows_no_ping()
 
     def _ping(self) -> None:
         start = self.start
@@ -197,6 +199,14 @@ class _Watcher:
         if start.listens != self.elsewhere:
             self.elsewhere, self.elsewhere_s = start.listens, start.elapsed_s
         return start.elapsed_s - self.elsewhere_s > ELSEWHERE_S and self._is_idle(ELSEWHERE_S / 2)
+
+    def _knows_no_ping(self) -> bool:
+        """Say whether it has answered 4xx for a while, and does nothing that could add the path."""
+        pings = self.start.pings
+        if not pings or not 400 <= pings[-1].status < 500:
+            self.answered_s = self.start.elapsed_s
+            return False
+        return self.start.elapsed_s - self.answered_s > ELSEWHERE_S and self._is_idle(ELSEWHERE_S / 2)
 
     def _is_idle(self, seconds: float) -> bool:
         """Say whether the program had little to do in the last seconds; False until they have passed.
