@@ -48,6 +48,8 @@ class Settings:
     memory shared by the workers, and at least two of the largest bodies."""
     batch: bool
     """SAGEMAKER_BATCH: whether this is a batch transform job, and bodies are parts of files."""
+    concurrent_transforms: int
+    """SAGEMAKER_MAX_CONCURRENT_TRANSFORMS: how many requests at once the job was told to send (H-25); as many as workers."""
     bad_rows: str
     """BAD_ROWS: `fail`, or `null` to answer a placeholder for a row that can't be used and carry on with the rest."""
     intervals: bool
@@ -114,6 +116,7 @@ class Settings:
             max_payload_bytes=max_mb * MIB,
             bodies_bytes=read_integer(environ, "BERTH_BODIES_MB", bodies_mb, (1, 2**30)) * MIB,
             batch=batch,
+            concurrent_transforms=read_integer(environ, "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", workers, (1, 10_000)),
             bad_rows=read_choice(environ, "BAD_ROWS", ("fail", "null")),
             intervals=read_flag(environ, "BERTH_INTERVALS"),
             metering_dimension=environ.get("BERTH_METERING_DIMENSION", "").strip(),

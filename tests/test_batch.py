@@ -117,6 +117,18 @@ def test_execution_parameters_keep_the_100_mb_rule_for_any_machine(workers: int,
     assert 1 <= found["MaxPayloadInMB"] <= settings.max_payload_bytes // MIB
 
 
+@pytest.mark.parametrize("asked", [1, 4, 33, 100])
+def test_what_is_offered_keeps_the_100_mb_rule_for_as_many_requests_as_the_job_was_told_to_send(asked: int) -> None:
+    environ = {
+        "SAGEMAKER_BATCH": "true",
+        "SAGEMAKER_MODEL_SERVER_WORKERS": "2",
+        "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": str(asked),
+    }
+    found = execution_parameters(Settings.from_environ(environ))
+    assert found["MaxConcurrentTransforms"] == asked
+    assert asked * found["MaxPayloadInMB"] <= 100
+
+
 def test_a_payload_limit_of_0_means_no_limit_of_the_jobs_own(trained: Path) -> None:
     """H-26: bodies then come chunked, of unknown length."""
     environ = {"SAGEMAKER_BATCH": "true", "SAGEMAKER_MAX_PAYLOAD_IN_MB": "0"}

@@ -65,12 +65,12 @@ async def invoke(service: Service, request: Request, predictor: Predictor | None
 
 
 def execution_parameters(settings: Settings) -> dict[str, int]:
-    """Return as many requests at once as there are workers, each as large as the product, the limit and memory allow.
+    """Return as many requests at once as the job sends, or workers there are; as large as product, limit and memory allow.
 
     BatchStrategy is left to its default, MultiRecord: the platform spells it MULTI_RECORD here, and the local mode of the
     SDK's version 2 stops at that.
     """
-    concurrency = min(settings.workers, BATCH_MB)
+    concurrency = min(settings.concurrent_transforms, BATCH_MB)
     by_memory = memory_bytes() // 2 // BODY_TIMES // MIB // concurrency
     size_mb = min(BATCH_MB // concurrency, settings.max_payload_bytes // MIB, by_memory)
     return {"MaxConcurrentTransforms": concurrency, "MaxPayloadInMB": max(1, size_mb)}
