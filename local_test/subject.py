@@ -11,19 +11,19 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from local_test.contents import Contents
 from local_test.emulator import Endpoint, Outcome, Reply, lay_out, stop
+from local_test.given import CAPABILITIES as CAPABILITIES
+from local_test.given import Given
+from local_test.given import Payload as Payload
 from local_test.jobs import TrainingJob
-from local_test.runners import Containers, Launch, Processes, Program, Unreachable
+from local_test.runners import Launch, Processes, Program, Unreachable
 from local_test.starts import Start, wait_until, watch
-from local_test.verdicts import Blocked, DoesNotApply, Unjudged, Violated
+from local_test.verdicts import Blocked, Unjudged, Violated
 
-Made = TypeVar("Made")
-CAPABILITIES = "com.amazonaws.sagemaker.capabilities."
 STOP_S = 3
 """How long a server is waited for that is no longer needed: whether it heeds SIGTERM is one rule's affair (H-6)."""
 PLATFORM = {
@@ -34,90 +34,8 @@ PLATFORM = {
 """What the platform sets in a training job's environment (T-16)."""
 
 
-@dataclass(frozen=True)
-class Payload:
-    """A request that the container is said to answer with 200."""
-
-    body: bytes
-    content_type: str
-
-
-@dataclass
-class Subject:
-    """An image, or a source tree, and what its owner gave for judging it."""
-
-    platform: Containers | Processes
-    folder: Path
-    """Scratch of the run."""
-    train_data: Path | None = None
-    """A folder for the channel `training`."""
-    payload: Payload | None = None
-    model_tar: Path | None = None
-    """A model to serve in place of a trained one."""
-    hyperparameters: Mapping[str, str] = field(default_factory=dict)
-    environ: Mapping[str, str] = field(default_factory=dict)
-    """What the owner's container wants in its environment."""
-    start_s: float = 60
-    """How long to wait for the first 200 of /ping (H-7 gives 8 minutes)."""
-    channel: str = "training"
-    train_s: float = 120
-    """How long a training job may take."""
-    distributed: bool = False
-    """Whether its owner says that it trains on several hosts."""
-    pipe: bool = False
-    """Whether its owner says that it reads Pipe mode."""
-    asked: frozenset[str] = frozenset()
-    """Platforms that the owner named: their rules are then judged of an image that claims nothing of them, too."""
-    _made: dict[str, Any] = field(default_factory=dict)
-    _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-
-    def close(self) -> None:
-        """Stop what was started."""
-        self._open.close()
-
-    def once(self, name: str, make: Callable[[], Made]) -> Made:
-        """Return what `make` returns, or raise what it raises: called by the first to ask, remembered for the others."""
-        if name not in self._made:
-            try:
-                self._made[name] = (make(), None)
-            except Exception as error:
-                self._made[name] = (None, error)
-        made, failure = self._made[name]
-        if failure:
-            raise failure
-        return made
-
-    # The image
-
-    @property
-    def containers(self) -> Containers:
-        """The platform, where it is containers; raises Unjudged where it is processes."""
-        if isinstance(self.platform, Containers):
-            return self.platform
-        raise Unjudged("this needs an image and a container engine, and a source tree was given")
-
-    @property
-    def inspected(self) -> dict[str, Any]:
-        """What the engine knows of the image."""
-        return self.once("inspected", self.containers.inspect)
-
-    @property
-    def labels(self) -> Mapping[str, str]:
-        """The image's labels; none of a source tree."""
-        if isinstance(self.platform, Processes):
-            return {}
-        return self.inspected["Config"].get("Labels") or {}
-
-    @property
-    def contents(self) -> Contents:
-        """The image's files."""
-        return self.once("contents", lambda: self._open.enter_context(Contents(self.containers)))
-
-    def claims(self, capability: str) -> None:
-        """Raise DoesNotApply where the image does not say that it has a capability of SageMaker's."""
-        label = CAPABILITIES + capability
-        if isinstance(self.platform, Containers) and self.labels.get(label, "").lower() != "true":
-            raise DoesNotApply(f"the image has no label {label}=true")
+class Subject(Given):
+    """An image, or a source tree, to be trained and served with."""
 
     # Training
 
@@ -174,7 +92,7 @@ class Subject:
                     base, outcome = self.trained
                 except Violated:
                     raise Blocked("T-1") from None
-                if outcome.exit_code:
+                if outcome.exit_code or not any((base / "model").iterdir()):
                     raise Blocked("T-1")  # there is no model to serve
                 shutil.copytree(base / "model", folder, dirs_exist_ok=True)
             return folder  # empty: a container may carry its model in itself

@@ -173,13 +173,25 @@ def _send(
     method: str = "POST",
     chunked: bool = False,
 ) -> Reply:
-    """Send to the shared server; one that an earlier rule's request ended is started again, so that this rule is judged."""
+    """Send to the shared server; one that a request ended or holds up is replaced, so that the rules to come are judged."""
     try:
         url = subject.endpoint.program.url
         return send(url, body, headers, method=method, patience_s=patience_s, chunked=chunked)
     except Unreachable:
         url = subject.restarted().program.url
         return send(url, body, headers, method=method, patience_s=patience_s, chunked=chunked)
+    except TimeoutError:
+        if not _is_well(subject):
+            with contextlib.suppress(Unjudged):
+                subject.restarted()
+        raise
+
+
+def _is_well(subject: Subject) -> bool:
+    try:
+        return subject.endpoint.ping().status == 200
+    except OSError:
+        return False
 
 
 def _chunks(body: bytes) -> Iterator[bytes]:

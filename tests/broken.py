@@ -29,6 +29,8 @@ class Fault:
     name: str
     breaks: tuple[str, ...]
     """The names of the rules that find it."""
+    is_long: bool = False
+    """Whether only `make soak` judges it, as others of its kind do for `make test`."""
     hunks: list[tuple[str, list[str]]] = field(default_factory=list)
     """What is edited and a hunk of its diff.
 
@@ -80,12 +82,12 @@ class Fault:
 
 
 def faults() -> list[Fault]:
-    """Return all faults: `== name: rules`, then `@ what` and a hunk, as often as need be."""
+    """Return all faults: `== name: rules` or `== name (long): rules`, then `@ what` and a hunk, as often as need be."""
     found: list[Fault] = []
     for line in (SOUND / "faults.txt").read_text().splitlines():
         if line.startswith("== "):
             name, _, rules = line[3:].partition(": ")
-            found.append(Fault(name, tuple(rules.split())))
+            found.append(Fault(name.removesuffix(" (long)"), tuple(rules.split()), name.endswith(" (long)")))
         elif line.startswith("@ "):
             found[-1].hunks.append((line[2:], []))
         elif line and found:
@@ -114,7 +116,7 @@ def load(docker: str, wanted: Sequence[Fault], folder: Path) -> None:
 
 def remove(docker: str, wanted: Sequence[Fault]) -> None:
     """Remove the images of faults."""
-    subprocess.run([docker, "image", "rm", *(fault.image for fault in wanted)], capture_output=True, check=False)
+    subprocess.run([docker, "image", "rm", "--force", *(fault.image for fault in wanted)], capture_output=True, check=False)
 
 
 def _image(archive: tarfile.TarFile, fault: Fault, layers: list[str], config: dict[str, Any]) -> dict[str, Any]:

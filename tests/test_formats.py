@@ -12,7 +12,7 @@ import pytest
 from faults import FAULTS, CutsLarge, LikeNginx
 from sound import CSV, JSON, Refused, Served, Servers, Sound, named
 
-from local_test import conformance
+from local_test import conformance, wire
 from local_test.conformance import judge
 from local_test.records import instances, padded, table
 from local_test.rules import errors, formats, headers, limits, rows
@@ -149,6 +149,24 @@ def test_a_server_that_a_request_ended_is_started_again_for_the_rules_to_come(ve
 
     verdicts = verdicts_on(Ends)
     assert named(verdicts, Status.FAILED) == {"odd_requests_are_survived"}
+    assert {"pickles_are_not_loaded", "added_headers_make_no_difference"} <= named(verdicts, Status.PASSED)
+
+
+def test_a_server_that_a_request_holds_up_is_replaced_for_the_rules_to_come(verdicts_on, monkeypatch) -> None:
+    class Stuck(Sound):
+        def unreadable(self, error):
+            self.server.is_stuck = True
+            time.sleep(3)
+
+        def get(self):
+            if getattr(self.server, "is_stuck", False):
+                time.sleep(3)
+            super().get()
+
+    monkeypatch.setattr(wire, "PATIENCE_S", 0.5)
+    verdicts = verdicts_on(Stuck)
+    assert named(verdicts, Status.FAILED) == {"odd_requests_are_survived"}
+    assert "no answer within" in verdicts["odd_requests_are_survived"].seen
     assert {"pickles_are_not_loaded", "added_headers_make_no_difference"} <= named(verdicts, Status.PASSED)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ahead import ahead, scratch
-from conftest import SAMPLE, docker_client
+from conftest import SAMPLE, docker_client, long
 
 from local_test.conformance import judge
 from local_test.rules import data, hosts, inputs, spot, stopping, training
@@ -69,6 +69,9 @@ def main():
         import socket
         if len(socket.if_nameindex()) < 2:
             raise OSError("Network is unreachable")
+    if FAULT == "looks a name up":
+        import socket
+        socket.getaddrinfo("models.example", 443)
     knobs = read("hyperparameters", {})
     if FAULT == "one spelling":
         steps = int(knobs["rounds"])
@@ -153,6 +156,7 @@ FAULTS = {
 """A fault of the program, and the rules that are to find it."""
 CONTAINED = {
     "network": {"trains_without_a_network"},
+    "looks a name up": {"trains_without_a_network"},
     "buffers": {"prints_at_once"},
     "writes outside": {"writes_where_it_may"},
     "writes into channels": {"reads_a_read_only_channel"},
@@ -262,17 +266,12 @@ def test_a_containers_fault_is_found_by_its_rule_and_by_no_other(docker: str, co
     assert failed(contained[fault]) == CONTAINED[fault], told
 
 
-@ahead
-def of_berth(image: str) -> list[Verdict]:
-    """What is said of Berth's own image, on two hosts and by FIFOs too."""
-    knobs = {"estimator": "lightgbm", "max_iter": "60", "checkpoint_interval_s": "0.1"}
-    platform, rows = Containers(image, docker_client()), scratch() / "rows"  # all that is in it comes through the FIFO
+@long
+def test_berths_image_breaks_no_rule_of_training_on_two_hosts_and_by_fifos_too(docker: str, image: str, tmp_path) -> None:
+    rows = tmp_path / "rows"  # all that is in it comes through the FIFO
     shutil.copytree(SAMPLE, rows, ignore=shutil.ignore_patterns("*.md"))
-    subject = Subject(platform, scratch(), train_data=rows, hyperparameters=knobs, distributed=True, pipe=True)
-    return list(judge(subject, RULES))
-
-
-def test_berths_image_breaks_no_rule_of_training(docker: str, of_berth) -> None:
-    told = {verdict.rule.name: (verdict.status, verdict.seen) for verdict in of_berth}
+    knobs = {"estimator": "lightgbm", "max_iter": "60", "checkpoint_interval_s": "0.1"}
+    platform = Containers(image, docker)
+    subject = Subject(platform, tmp_path, train_data=rows, hyperparameters=knobs, distributed=True, pipe=True)
+    told = {verdict.rule.name: (verdict.status, verdict.seen) for verdict in judge(subject, RULES)}
     assert {name: seen for name, seen in told.items() if seen[0] is not Status.PASSED} == {}
-    print(f"training: {sum(verdict.seconds for verdict in of_berth):.0f} s")

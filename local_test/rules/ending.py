@@ -16,7 +16,7 @@ from local_test.emulator import STOP_SERVING_S, Endpoint
 from local_test.runners import Container, Program
 from local_test.starts import ask_ping
 from local_test.subject import Payload, Subject
-from local_test.verdicts import DoesNotApply, Rule, Severity, Unjudged, Violated
+from local_test.verdicts import Blocked, DoesNotApply, Rule, Severity, Unjudged, Violated
 
 IGNORES_S = 5
 """How long a first process is waited for that has no handler for SIGTERM: the kernel drops the signal (T-4)."""
@@ -44,6 +44,17 @@ def stops_in_time(subject: Subject) -> str:
         why = ": its first process has no handler for it, and the kernel drops it then" if stop.handled is False else ""
         raise Violated(f"{stop.seconds:.0f} s after a SIGTERM it still ran{why}")
     return f"it ended {stop.seconds:.1f} s after a SIGTERM with exit code {stop.exit_code}"
+
+
+def ignores_sigterm(subject: Subject) -> bool:
+    """Say whether the server is one that does not end on SIGTERM, where that can be told."""
+    try:
+        stops_in_time(subject)
+    except Violated:
+        return True
+    except (Blocked, Unjudged):
+        return False
+    return False
 
 
 def finishes_requests(subject: Subject) -> str:

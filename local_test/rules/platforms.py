@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 
 from local_test.emulator import PING_S, Endpoint, Reply, stop
 from local_test.records import instances
+from local_test.rules.ending import ignores_sigterm
 from local_test.runners import Containers
 from local_test.subject import Payload, Subject
-from local_test.verdicts import DoesNotApply, Rule, Severity, Unjudged, Violated
+from local_test.verdicts import Blocked, DoesNotApply, Rule, Severity, Unjudged, Violated
 from local_test.wire import describe, send
 
 Made = TypeVar("Made")
@@ -93,6 +94,8 @@ def azure_model_is_found(subject: Subject) -> str:
 def cloud_run_port_and_stop(subject: Subject) -> str:
     """Judge whether a start without a word listens on PORT, and SIGTERM ends it in Cloud Run's time."""
     seconds, stopped_s = _face(subject, "cloudrun", lambda: _on_cloud_run(subject))
+    if stopped_s >= CLOUD_RUN_STOP_S and ignores_sigterm(subject):
+        raise Blocked("H-6")
     if stopped_s >= CLOUD_RUN_STOP_S:
         raise Violated(f"it had not ended {CLOUD_RUN_STOP_S} s after SIGTERM, when Cloud Run sends SIGKILL")
     return f"it listened on PORT={CLOUD_RUN_PORT} after {seconds:.2f} s, and ended {stopped_s:.2f} s after SIGTERM"
@@ -286,6 +289,7 @@ RULES = (
         Severity.ELSEWHERE,
         "Have CMD serve on PORT where it is set, and end on SIGTERM before Cloud Run kills.",
         cloud_run_port_and_stop,
+        ("entrypoint_takes_the_word",),
         platform="cloudrun",
     ),
 )

@@ -18,6 +18,7 @@ TAKEN_AWAY = 0.7
 """Part of a whole job's seconds after which its machine is gone."""
 TEMPORARY = re.compile(r"\.(te?mp|part|partial|incomplete)([._-]\w{1,12})?$|^tmp(\w{8}|[._-].*)$|~$", re.IGNORECASE)
 """What names of unfinished files look like."""
+NONE_WRITTEN = "it wrote no checkpoint: give hyperparameters or data with which it writes some, if it does at all"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def checkpoints_where_told(subject: Subject) -> str:
             "nothing of it is copied to S3"
         )
     if not job.uploaded:
-        raise DoesNotApply(_none_written(job, subject))
+        raise DoesNotApply(NONE_WRITTEN)
     return f"{len(set(job.uploaded))} files came to the LocalPath of checkpointconfig.json: {', '.join(_few(job.uploaded))}"
 
 
@@ -68,7 +69,7 @@ def takes_no_marker_for_a_checkpoint(subject: Subject) -> str:
     """Judge whether the uploader's marker files are left alone."""
     job = _restarted(subject)
     if not job.restored:
-        raise DoesNotApply(_none_written(job, subject))
+        raise DoesNotApply(NONE_WRITTEN)
     if not ended_well(job.again, job.outcome):
         raise Violated(
             f"started again with marker files beside its checkpoints, such as {job.restored[-1]}{UPLOADED}, "
@@ -99,6 +100,9 @@ def _restarted(subject: Subject) -> Restarted:
         outcome, second = _watched(job, patience_s(subject))
         elsewhere += _names(job.base / "checkpoints")
         unreadable = frozenset(first.unreadable | second.unreadable)
+        if not restored and second.uploaded and ended_well(job, outcome):  # it was lost too early: go on from what came later
+            restored = _names(job.bucket)
+            outcome, _ = _watched(job, patience_s(subject))
         return Restarted(job, (*first.uploaded, *second.uploaded), restored, elsewhere, unreadable, outcome)
 
     return subject.once("restarted", make)
@@ -124,15 +128,6 @@ def _watched(job: TrainingJob, limit_s: float) -> tuple[Outcome, Uploader]:
     except RuntimeError as error:
         raise Violated(str(error)) from error
     return outcome, running.uploader
-
-
-def _none_written(job: Restarted, subject: Subject) -> str:
-    seconds = TAKEN_AWAY * subject.trained[1].seconds
-    ended = f"; started again, it wrote {len(job.uploaded)} files" if job.uploaded else ""
-    return (
-        f"it wrote no checkpoint within {seconds:.1f} s{ended}: "
-        "give hyperparameters or data with which it writes some, if it does at all"
-    )
 
 
 def _names(folder: Path) -> tuple[str, ...]:

@@ -141,7 +141,7 @@ def _status(program: Program) -> dict[str, str]:
 
 def _patience_s(subject: Subject) -> float:
     """Return how long a stopped job may go on: what the platform gives, but not much more than whole jobs take here."""
-    return min(STOP_TRAINING_S, 30 + 2 * subject.trained[1].seconds)
+    return min(STOP_TRAINING_S, 45 + 2 * subject.trained[1].seconds)
 
 
 RULES = (

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from local_test.emulator import Outcome
 from local_test.jobs import TrainingJob
 from local_test.rules.jobs import documents, ended_well, files, was_cut, why
 from local_test.runners import Containers
@@ -23,6 +24,14 @@ TOLD_APART_S = 2.0
 AT_ONCE_S = 0.3
 OURS = re.compile(r"/(opt/ml|tmp|state|dev|proc|sys|run)(/|$)|/etc/(hosts|hostname|resolv\.conf|mtab)$")
 """Where `train` may write, and what engines make themselves."""
+
+
+UNCONNECTED = re.compile(
+    r"name or service not known|failure in name resolution|could not resolve host|network is unreachable|no route to host"
+    r"|ENOTFOUND|EAI_AGAIN|ENETUNREACH|EHOSTUNREACH|UnknownHostException",
+    re.IGNORECASE,
+)
+"""How programs say that there is no network."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +139,7 @@ def _does_not_need(subject: Subject, need: Need) -> str:
     if not found and was_cut(outcome, subject.train_s):
         raise Unjudged(why(outcome, subject.train_s))
     if found is need:
-        raise Violated(f"{why(outcome, subject.train_s)}\nWith {need.what} it ends well.")
+        raise Violated(f"{why(outcome, subject.train_s)}\nWhat it lacks: {need.what}")
     raise Blocked(found.number if found else "T-1")
 
 
@@ -145,9 +154,14 @@ def _needed(subject: Subject) -> Need | None:
                 job = need.given(subject.job("needs"))
                 if ended_well(job, job.run(limit_s=min(VARIED_S, subject.train_s))):
                     return need
-        return None
+        return NETWORK if contained and _says_it_is_unconnected(subject.trained[1]) else None
 
     return subject.once("needed", make)
+
+
+def _says_it_is_unconnected(outcome: Outcome) -> bool:
+    """Say whether a job tells of a lacking network: what it looks for may not be there from this machine either."""
+    return bool(UNCONNECTED.search(outcome.failure) or UNCONNECTED.search(outcome.output))
 
 
 def _with_other_name(job: TrainingJob) -> TrainingJob:
@@ -191,10 +205,11 @@ def _with_all_config(job: TrainingJob) -> TrainingJob:
     return replace(job, config=documents(job))
 
 
-RESOURCE_CONFIG = Need("T-9", "a resourceConfig.json, which no platform writes,", _with_other_name)
+RESOURCE_CONFIG = Need("T-9", "a resourceConfig.json, which no platform writes", _with_other_name)
 MORE_CONFIG = Need("T-11", "config files that SDK local mode does not write", _with_all_config)
 SM_VARIABLES = Need("T-17", "SM_* variables", _with_sm_variables)
 NETWORK = Need("T-32", "a network", partial(replace, network="bridge"))
+STARTED = ("train_is_a_program", "entrypoint_takes_the_word")
 NEEDS = (RESOURCE_CONFIG, MORE_CONFIG, SM_VARIABLES, NETWORK)
 RULES = (
     Rule(
@@ -203,6 +218,7 @@ RULES = (
         Severity.SAGEMAKER,
         "Open /opt/ml/input/config/resourceconfig.json; no platform writes the `resourceConfig.json` of some guides.",
         reads_resourceconfig,
+        STARTED,
     ),
     Rule(
         "T-11",
@@ -210,6 +226,7 @@ RULES = (
         Severity.ELSEWHERE,
         "Take hyperparameters.json, inputdataconfig.json and resourceconfig.json; any other file may be missing.",
         trains_with_three_config_files,
+        STARTED,
     ),
     Rule(
         "T-17",
@@ -217,6 +234,7 @@ RULES = (
         Severity.SAGEMAKER,
         "Read /opt/ml/input/config and use the fixed paths: the platform sets no SM_* variables, the training toolkit does.",
         needs_no_sm_variables,
+        STARTED,
     ),
     Rule(
         "T-32",
@@ -224,6 +242,7 @@ RULES = (
         Severity.MARKETPLACE,
         "Put all that train downloads into the image or into a channel: isolated jobs have no network and no credentials.",
         trains_without_a_network,
+        STARTED,
     ),
     Rule(
         "T-1",
@@ -231,6 +250,7 @@ RULES = (
         Severity.SAGEMAKER,
         "Run `docker run -v DIR:/opt/ml IMAGE train` over a job laid out by `make train` or by hand, and read what it prints.",
         trains,
+        STARTED,
     ),
     Rule(
         "H-4",
