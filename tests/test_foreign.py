@@ -112,6 +112,7 @@ def test_every_rule_that_is_known_to_fail_or_hold_exists() -> None:
 
 
 @long
+@pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("server", SERVERS, ids=lambda server: server.name)
 def test_what_is_said_of_a_server_is_what_is_known_of_it(server: Server, docker: str) -> None:
     verdicts = {verdict["name"]: verdict for verdict in judge(server, build(server, "debian:trixie-slim", docker), docker)}
