@@ -95,6 +95,17 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     return ticks / TICKS_S
 
 
+def wants_to_run(pids: Iterable[int]) -> bool:
+    """Say whether a thread of processes runs, or waits for a processor or a disk."""
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                with contextlib.suppress(OSError, IndexError):
+                    if (task / "stat").read_text().rpartition(")")[2].split()[0] in "RD":
+                        return True
+    return False
+
+
 def heeds(pid: int, number: int) -> bool | None:
     """Say whether a process has a handler for a signal; without one the first process of a container ignores it (T-4)."""
     with contextlib.suppress(OSError, ValueError, IndexError):
