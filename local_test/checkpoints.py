@@ -87,7 +87,7 @@ class Uploader:
         paths = (Path(folder, name) for folder, _, names in os.walk(self.folder) for name in names)
         for path in sorted(paths):
             if not path.name.endswith((UPLOADING, UPLOADED, IGNORED)):
-                with contextlib.suppress(FileNotFoundError):  # it went meanwhile
+                with contextlib.suppress(OSError):  # it went meanwhile
                     state = path.stat()
                     found[path.relative_to(self.folder).as_posix()] = (state.st_mtime_ns, state.st_size)
         return found

@@ -148,7 +148,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only", action="append", default=[], metavar="RULE", help="a rule's number, such as H-8, and its needs"
     )
-    parser.add_argument("--platform", action="append", default=[], help="sagemaker, vertex, azure, kserve, cloudrun")
+    parser.add_argument(
+        "--platform", action="append", default=[], help="only sagemaker, vertex, azure, kserve or cloudrun; claimed or not"
+    )
     parser.add_argument("--junit", type=Path, help="write JUnit XML here")
     parser.add_argument("--json", type=Path, help="write JSON here")
 

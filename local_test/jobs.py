@@ -126,7 +126,7 @@ class TrainingJob:
     def lay_out(self) -> None:
         """Make a fresh /opt/ml, and an empty folder of checkpoints."""
         for folder in (self.base, self.state):
-            shutil.rmtree(folder, ignore_errors=True)
+            _clear(folder)
         lay_out(self.base, self.channels, dict(self.hyperparameters), self.options)
         resources = {"current_host": self.host, "hosts": list(self.hosts), "network_interface_name": "eth0"}
         documents: dict[str, Any] = {"resourceconfig": resources}
@@ -211,3 +211,10 @@ class Running:
             program = self.program
             told = {"printed_at": tuple(program.printed_at), "ran_s": program.ran_s, "changed": tuple(program.changed)}
         return Outcome(code, self.program.output(), failure_of(self.job.base), seconds, **told)
+
+
+def _clear(folder: Path) -> None:
+    """Remove a folder; put it aside where it holds what a container's user left for nobody else to remove."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        folder.rename(folder.with_name(f"{folder.name}-{time.monotonic_ns()}"))

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import IO, Any, Protocol
+
+from local_test.network import OutOfReach, is_beside
 
 WATCHED = {
     "lines": ("logs", "--timestamps"),
@@ -24,10 +25,6 @@ WATCHED = {
 }
 """What is asked of a container that is watched, once it has ended."""
 ROOT = Path(__file__).resolve().parent.parent
-
-
-class Unreachable(RuntimeError):
-    """A container runs, and this machine can't reach it: the engine is in a virtual machine, or its networks are not here."""
 
 
 class Program(Protocol):
@@ -194,12 +191,12 @@ class Containers:
         return "berth-internal"
 
     def _address(self, name: str) -> str:
-        """Return a container's address; raises Unreachable where it is on no network of this machine's."""
+        """Return a container's address; raises OutOfReach where it is on no network of this machine's."""
         told = "{{range .NetworkSettings.Networks}}{{.IPAddress}}/{{.IPPrefixLen}}{{end}}"
         found = self._docker("inspect", "--format", told, name)
-        if found.strip("/0") and not _is_beside(found):
+        if found.strip("/0") and not is_beside(found):
             subprocess.run([self.docker, "rm", "--force", name], capture_output=True, check=False)
-            raise Unreachable(f"{self.docker}'s containers can't be reached from here: this machine has no address in {found}")
+            raise OutOfReach(f"{self.docker}'s containers can't be reached from here: this machine has no address in {found}")
         return found.partition("/")[0]
 
     def _docker(self, *arguments: str) -> str:
@@ -286,16 +283,6 @@ class Container:
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace", check=False
         )
         return done.stdout
-
-
-def _is_beside(network: str) -> bool:
-    """Say whether this machine has an address in a network, so that what it sends there goes nowhere else."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((network.partition("/")[0], 9))  # sends nothing
-        except OSError:
-            return False
-        return ip_address(probe.getsockname()[0]) in ip_network(network, strict=False)
 
 
 def free_port() -> int:

@@ -20,7 +20,8 @@ from local_test.given import CAPABILITIES as CAPABILITIES
 from local_test.given import Given
 from local_test.given import Payload as Payload
 from local_test.jobs import TrainingJob
-from local_test.runners import Launch, Processes, Program, Unreachable
+from local_test.network import OutOfReach
+from local_test.runners import Launch, Processes, Program
 from local_test.starts import Start, wait_until, watch
 from local_test.verdicts import Blocked, Unjudged, Violated
 
@@ -234,7 +235,7 @@ class Subject(Given):
             return _start_process(self.platform, launch)
         try:
             return self.platform.launch(launch)
-        except Unreachable as error:
+        except OutOfReach as error:
             raise Unjudged(str(error)) from error
         except RuntimeError as error:
             raise Violated(str(error)) from error

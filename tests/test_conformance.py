@@ -275,7 +275,7 @@ def test_what_a_rule_needs_stands_before_it():
 
 
 def test_a_rule_says_in_its_title_what_holds_and_in_its_fix_what_to_do():
-    assert [found.name for found in RULES if len(found.title) > 70 or found.title.endswith(".")] == []
+    assert [found.name for found in RULES if len(found.title) > 90 or found.title.endswith(".")] == []
     assert [found.name for found in RULES if not found.fix.endswith((".", "]"))] == []
 
 

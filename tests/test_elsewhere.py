@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from contextlib import closing
 from dataclasses import replace
@@ -215,6 +216,23 @@ def test_a_model_that_is_not_found_on_azure_fails_where_it_is_asked_for(verdicts
     verdict = verdicts_on(lost, asked=frozenset({"azure"}))["azure_model_is_found"]
     assert verdict.status is Status.FAILED
     assert "no model in /opt/ml/model" in verdict.seen
+
+
+def test_a_page_that_comes_before_the_model_is_not_taken_for_readiness_on_azure(verdicts_on) -> None:
+    class Slow(Sound):
+        pings = itertools.count()
+
+        def get(self):
+            late = self.path == "/ping" and next(self.pings) < 3
+            self.reply(503 if late else 200, b"", "")
+
+    def slow(launch: Launch) -> type[Sound]:
+        return Slow if "AZUREML_MODEL_DIR" in launch.environ else Sound
+
+    verdict = verdicts_on(slow)["azure_probe_is_answered"]
+    assert verdict.status is Status.PASSED
+    assert "GET /ping" in verdict.seen
+    assert next(Slow.pings) > 3
 
 
 def test_an_output_that_contradicts_its_shape_is_found(verdicts_on) -> None:

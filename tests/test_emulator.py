@@ -147,7 +147,10 @@ def test_a_job_that_does_not_end_is_ended(tmp_path: Path) -> None:
     assert (outcome.exit_code, outcome.seconds < 5) == (-9, True)
 
 
-def test_each_start_finds_a_fresh_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("removable", [True, False], ids=["", "where another user's files can't be removed"])
+def test_each_start_finds_a_fresh_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removable: bool) -> None:
+    if not removable:
+        monkeypatch.setattr("local_test.jobs.shutil.rmtree", lambda folder, ignore_errors: None)
     source = data(tmp_path / "data", {"a.csv": "1"})
     made = "made = pathlib.Path(os.environ['SAGEMAKER_BASE_DIR'], 'model/m')"
     program = f"import os, pathlib, sys; {made}; sys.exit(made.exists() or made.write_text(''))"

@@ -224,7 +224,7 @@ def test_what_a_fault_leaves_nothing_to_judge_of_names_its_number(judged, fault)
         ("it is never ready", "becomes_ready", "the last GET /ping answered 503"),
         ("it knows no ping", "becomes_ready", "it has no path /ping: GET /ping answered 404"),
         ("it redirects", "ping_is_not_redirected", "GET /ping answered 307, location /ping/"),
-        ("its ping is slow", "ping_is_quick", "s; 2 s are allowed"),
+        ("its ping is slow", "ping_is_quick", " s; 2 s are allowed"),
         ("its ping is followed by a failure", "answers_when_ready", "the next request was answered 500: no model yet"),
         ("its metrics are HTML", "metrics_are_readable", "<html><body>none"),
         ("its workers die", "workers_are_replaced", "after its workers were killed, and a request has no answer"),

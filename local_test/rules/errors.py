@@ -109,12 +109,15 @@ def pickles_are_not_loaded(subject: Subject) -> str:
     kinds = {"application/x-npy": _array_of_objects(), "application/x-pickle": b"", "application/octet-stream": b""}
     seen = []
     for kind, start in kinds.items():
-        usual = ask(subject, start + b".", {"Content-Type": kind})  # a pickle that can't be loaded
+        harmless = start + b"."  # a pickle that can't be loaded
+        usual_s = min(
+            ask(subject, harmless, {"Content-Type": kind}).seconds for _ in range(3)
+        )  # one may have met a busy machine
         reply = ask(subject, start + SLEEPING, {"Content-Type": kind})
-        if reply.seconds > usual.seconds + 0.8 * SLEEP_S:
+        if reply.seconds > usual_s + 0.8 * SLEEP_S:
             reply = ask(subject, start + SLEEPING, {"Content-Type": kind})
-        if reply.seconds > usual.seconds + 0.8 * SLEEP_S:
-            slow = f"{reply.seconds:.1f} s, and {usual.seconds:.1f} s without it"
+        if reply.seconds > usual_s + 0.8 * SLEEP_S:
+            slow = f"{reply.seconds:.1f} s, and {usual_s:.1f} s without it"
             raise Violated(f"a pickle in a body of {kind} was loaded: it sleeps {SLEEP_S} s, and the answer took {slow}")
         seen.append(f"{kind} {reply.status} after {reply.seconds:.2f} s")
     return f"pickles that sleep {SLEEP_S} s held up nothing: " + ", ".join(seen)

@@ -164,9 +164,9 @@ def _on_azure(subject: Subject) -> OnAzure:
     def make() -> OnAzure:
         probed = dict[str, int]()
 
-        def is_ready(endpoint: Endpoint) -> bool:
+        def is_ready(endpoint: Endpoint) -> bool:  # the first path that is there tells: a page at / may come before the model
             probed.update({path: endpoint.get(path).status for path in PROBED})
-            return 200 in probed.values()
+            return next((status for status in probed.values() if status not in {404, 405}), 0) == 200
 
         with subject.serving(
             {"AZUREML_MODEL_DIR": AZURE_ROOT},
