@@ -32,7 +32,14 @@ FAILS = {
     },
     "bentoml-3000": {"listens_on_the_port": "it listens on 3000"},
     "mlserver": {"becomes_ready": "it has no route /ping: 404"},
-    "mlserver-routes": {},
+    "mlserver-routes": {
+        "pings_are_not_logged": LOGS_PINGS,
+        "serves_read_only": "MLServer makes .metrics where it was started (Settings.metrics_dir)",
+        "serves_without_root": "MLServer makes .metrics where it was started",
+        "serves_without_shared_memory": "mlserver.parallel talks over multiprocessing's queues, which need semaphores",
+        "finishes_requests": "MLServer.stop closes the pool of its workers before the HTTP server",
+        "v2_errors_are_said": "handle_mlserver_error is for its own errors: FastAPI's 422 has `detail`, and no `error`",
+    },
     "mlflow": {},
     "sagemaker-inference": {
         "ping_has_no_body": "Multi Model Server answers {'status': 'Healthy'}",
