@@ -40,7 +40,16 @@ FAILS = {
         "finishes_requests": "MLServer.stop closes the pool of its workers before the HTTP server",
         "v2_errors_are_said": "handle_mlserver_error is for its own errors: FastAPI's 422 has `detail`, and no `error`",
     },
-    "mlflow": {},
+    "mlflow": {
+        "bare_start_serves": "its ENTRYPOINT reads sys.argv[1]",
+        "pings_are_not_logged": "nginx and uvicorn each have an access log",
+        "serves_read_only": "container/__init__.py links /var/log/nginx/access.log",
+        "serves_without_root": "container/__init__.py links /var/log/nginx/access.log",
+        "finishes_requests": "_sigterm_handler exits at once, and it is process 1",
+        "media_type_is_compared_alone": "scoring_server.invocations compares the type as it is spelled",
+        "unnamed_type_does_no_harm": "scoring_server.invocations splits a missing Content-Type: None has no split",
+        "errors_have_no_trace": "MlflowException has the stack trace among its JSON",
+    },
     "sagemaker-inference": {
         "ping_has_no_body": "Multi Model Server answers {'status': 'Healthy'}",
         "pings_are_not_logged": LOGS_PINGS,
