@@ -114,7 +114,7 @@ def verdicts_of(image: str, rules: Sequence[Rule], folder: Path, model_tar: Path
         train_data=SAMPLE,
         payload=PAYLOAD,
         model_tar=model_tar,
-        hyperparameters={"epochs": "1000"},
+        hyperparameters={"epochs": "1000", "pause_s": "0.25"},  # some 3 s: less tells nothing of when lines come
         start_s=START_S,
     )
     with contextlib.closing(subject):

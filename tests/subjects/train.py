@@ -16,7 +16,7 @@ from pathlib import Path
 
 ML = Path("/opt/ml")
 CONFIG = ML / "input" / "config"
-KNOWN = {"epochs": int, "rate": float, "target": str, "verbose": bool}
+KNOWN = {"epochs": int, "rate": float, "target": str, "pause_s": float}
 EVERY = 100
 KEPT = 2
 
@@ -57,6 +57,7 @@ def train() -> None:
     at = header.index(target)
     print(f"rows={len(rows)} columns={len(header)}", flush=True)
     fit = Fit([row[:at] + row[at + 1 :] for row in rows], [row[at] for row in rows])
+    fit.pause_s = float(given.get("pause_s", 0))
     fit.run(int(given.get("epochs", 3000)), float(given.get("rate", 0.1)), hosts["current_host"])
     model = {"features": header[:at] + header[at + 1 :], "means": fit.means, "factors": fit.factors(), "bias": fit.bias}
     write(ML / "model" / "model.json", model)
@@ -79,6 +80,7 @@ class Fit:
         self.bias = sum(targets) / len(targets)
         self.weights = [0.0] * len(columns)
         self.error = 0.0
+        self.pause_s = 0.0  # at each report: a job that lasts, and takes no CPU from what is judged beside it
 
     def run(self, epochs: int, rate: float, host: str) -> None:
         """Fit on from the last checkpoint, until the end or a stop."""
@@ -96,6 +98,7 @@ class Fit:
                 print(f"epoch={epoch} rmse={self.error:.6f}", flush=True)
                 if folder:
                     keep(folder, host, {"epoch": epoch + 1, "weights": self.weights})
+                stopped.wait(self.pause_s)
             if stopped.is_set():
                 return
 
