@@ -13,6 +13,10 @@ SOURCE = $(or $(shell git remote get-url origin 2>/dev/null | sed -nE 's|^git@([
 SINGLE_MANIFEST = $(shell docker build --help 2>/dev/null | grep -q -e --provenance && echo --provenance=false --sbom=false --output type=docker)
 KNOBS = $(foreach pair,$(HYPERPARAMETERS),--hyperparameter $(pair))
 RUN = .venv/bin/python -m local_test
+PAYLOAD ?= build/payload.csv
+CONTENT_TYPE ?= text/csv
+# Without a PAYLOAD of the caller's: the rows that training stored with the model of `make run`.
+SAMPLE_PAYLOAD = $(if $(filter build/payload.csv,$(PAYLOAD)),{ [ -f build/ml/model/manifest.json ] || $(RUN) run --data '$(DATA)' >/dev/null; } && $(RUN).payloads build/ml/model > $(PAYLOAD) &&)
 
 help: ## print these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -41,6 +45,12 @@ local-mode: ## train and serve IMAGE through the SageMaker SDK's own local mode,
 	@.venv-sdk3/bin/python -m local_test.sdk3 --image $(IMAGE) --data '$(DATA)' $(KNOBS)
 	@.venv-sdk2/bin/python -m local_test.sdk2 --image $(IMAGE) --data '$(DATA)' $(KNOBS)
 
+conformance: setup ## judge IMAGE by every platform's rules: DATA=, PAYLOAD=, CONTENT_TYPE=, ARGS="--junit FILE .."
+	@$(SAMPLE_PAYLOAD) $(RUN) conformance $(IMAGE) --train-data '$(DATA)' --payload $(PAYLOAD) --content-type $(CONTENT_TYPE) $(KNOBS) $(ARGS)
+
+doctor: setup ## tell in plain words why an endpoint or a training job of IMAGE would fail: DATA=, PAYLOAD=, ARGS=
+	@$(SAMPLE_PAYLOAD) $(RUN) doctor $(IMAGE) --train-data '$(DATA)' --payload $(PAYLOAD) --content-type $(CONTENT_TYPE) $(KNOBS) $(ARGS)
+
 soak: setup-test ## measure at length, in containers of IMAGE too, and write docs/measured.md: SECTIONS=
 	@$(RUN) soak --data '$(DATA)' --image $(IMAGE) --sections $(SECTIONS)
 
@@ -67,4 +77,4 @@ setup:
 setup-test:
 	@mkdir -p build && $(PYTHON) .ci/venv .venv test
 
-.PHONY: help run serve test image base-image run-image local-mode soak hyperparameters lint format lock clean setup setup-test
+.PHONY: help run serve test image base-image run-image local-mode conformance doctor soak hyperparameters lint format lock clean setup setup-test

@@ -19,6 +19,8 @@ def wrong_port(seen: Observations) -> str:
     """Evidence that it listens, and not where it is asked (H-2)."""
     if seen.word != "serve" or not seen.listeners or seen.is_ready or _at_port(seen):
         return ""
+    if f":{seen.port}" in seen.output:  # it says that it will listen there: it is on the way, with another port open before
+        return ""
     return f"it listens on {_named(sorted(seen.listeners))}; requests come to port {seen.port}"
 
 
@@ -66,7 +68,7 @@ def loaded_in_ping(seen: Observations) -> str:
     connected = [answer for answer in seen.early_pings if answer.status or answer.is_late]
     slow = [answer for answer in connected if answer.seconds > SLOW_PING_S]
     quick = [answer.seconds for answer in connected if answer.status == 200 and answer.seconds <= SLOW_PING_S]
-    if not seen.is_ready or not slow or len(quick) <= len(slow):
+    if not seen.is_ready or not seen.settled or not slow or len(quick) <= len(slow):
         return ""
     usual = statistics.median(quick)
     first = f"{'over ' if slow[0].is_late else ''}{slow[0].seconds:.1f} s"
@@ -79,7 +81,7 @@ def slow_ping(seen: Observations) -> str:
         return ""
     connected = [answer for answer in seen.early_pings if answer.status or answer.is_late]
     slow = [answer for answer in connected if answer.seconds > SLOW_PING_S]
-    if not connected or 2 * len(slow) < len(connected):
+    if not any(answer.status for answer in connected) or 2 * len(slow) < len(connected):
         return ""
     return f"{len(slow)} of {len(connected)} pings took more than {SLOW_PING_S:g} s; {PING_S} s are allowed"
 
@@ -93,7 +95,10 @@ def slow_start(seen: Observations) -> str:
         return f"/ping still answered 503 after {seen.seconds:.0f} s"
     if last and last.status:
         return ""
-    return f"nothing answered on port {seen.port} for {seen.seconds:.0f} s, while it ran: {_running(seen)}"
+    if last and last.is_late:
+        return f"it takes connections on port {seen.port}, and answered none of {len(seen.early_pings)} pings within {PING_S} s"
+    where = f" (it listens on {_named(sorted(seen.listeners))})" if seen.listeners else ""
+    return f"nothing answered on port {seen.port} for {seen.seconds:.0f} s{where}, while it ran: {_running(seen)}"
 
 
 def starving(seen: Observations) -> str:
@@ -116,6 +121,8 @@ def body_limit(seen: Observations) -> str:
     """Evidence that the server refuses bodies that the platform sends."""
     if seen.large and seen.large.status == 413 and not body_limit_of_nginx(seen):
         return f"a body of 2 MB was answered with 413: {seen.large.said[:100]}"
+    if seen.large and "RemoteDisconnected" in seen.large.said and seen.large.status == 0:
+        return "a body of 2 MB was not answered: the connection was closed"
     return ""
 
 
@@ -137,7 +144,7 @@ def refused_payload(seen: Observations) -> str:
 
 def slow_invocation(seen: Observations) -> str:
     """Evidence that a prediction takes longer than the platform waits (H-11)."""
-    late = seen.invoked and (seen.invoked.is_late or seen.invoked.seconds > INVOKE_S)
+    late = seen.has_payload and seen.invoked and (seen.invoked.is_late or seen.invoked.seconds > INVOKE_S)
     return f"POST /invocations was not answered within {INVOKE_S} s" if late else ""
 
 

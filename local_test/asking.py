@@ -14,20 +14,22 @@ from local_test.subject import Payload
 from local_test.watch import Watch
 
 POLL_S = 0.1
-IDLE_S, SETTLE_S, BUSY = 0.4, 15, 0.2
-"""Before the first ping: until it takes less than a fifth of a CPU for that long, at most so many seconds."""
+IDLE_S, BUSY = 0.4, 0.2
+"""Before the first ping: until it takes less than a fifth of a CPU for that long, at most half of the patience."""
 PINGS, PINGS_S = 20, 4
 STEADY_S = 2.0
 """How long /ping must give the same wrong answer to be believed."""
 WRONG = {301, 302, 303, 307, 308, 400, 404, 405}
 LARGE = b"0," * 999_999 + b"0\n"
 LARGE_S = 10
+UNFAIR_S = 5
+"""For a request that nobody said would be answered."""
 
 
 def ask_all(watch: Watch, patience_s: float, payload: Payload | None) -> None:
     """Ask a server all that the platform asks."""
     pings: list[Answer] = []
-    _settle(watch, patience_s)
+    watch.seen["settled"] = _settle(watch, patience_s / 2)
     while watch.is_running() and watch.seconds < patience_s and not _steadily_wrong(pings):
         pings.append(ask(watch, "GET", "/ping", timeout_s=PING_S))
         if pings[-1].status == 200:
@@ -42,8 +44,10 @@ def ask_all(watch: Watch, patience_s: float, payload: Payload | None) -> None:
         watch.look(again=True)
         watch.seen["busy_ping"] = _ping_while_busy(watch)
         body, content_type = (payload.body, payload.content_type) if payload else (b"", "text/csv")
-        watch.seen["invoked"] = ask(watch, "POST", "/invocations", body, content_type, timeout_s=INVOKE_S)
-        watch.seen["large"] = ask(watch, "POST", "/invocations", LARGE, "text/csv", timeout_s=LARGE_S)
+        watch.seen["invoked"] = ask(
+            watch, "POST", "/invocations", body, content_type, timeout_s=INVOKE_S if payload else UNFAIR_S
+        )
+        watch.seen["large"] = ask(watch, "POST", "/invocations", LARGE, content_type, timeout_s=LARGE_S)
     watch.seen["early_pings"] = tuple(pings)
 
 
@@ -70,9 +74,9 @@ def ask(watch: Watch, method: str, path: str, body: bytes | None = None, content
         connection.close()
 
 
-def _settle(watch: Watch, patience_s: float) -> None:
-    """Wait until the server listens and is idle: what the first ping costs then, it costs by itself."""
-    idle, before, port = 0.0, -1.0, urlsplit(watch.program.url).port
+def _settle(watch: Watch, patience_s: float) -> bool:
+    """Wait until the server listens and is idle, and say whether it is: what the first ping costs then, it costs by itself."""
+    idle, before, port = 0.0, -POLL_S, urlsplit(watch.program.url).port
     while watch.is_running() and watch.seconds < patience_s and idle < IDLE_S:
         watch.look(again=watch.seconds < 1)
         listeners = watch.seen.get("listeners")
@@ -80,11 +84,10 @@ def _settle(watch: Watch, patience_s: float) -> None:
             time.sleep(POLL_S)
             continue
         now = watch.cpu_seconds()
-        idle = idle + POLL_S if 0 <= now - before < BUSY * POLL_S else 0.0
+        idle = idle + POLL_S if now - before < BUSY * POLL_S and not watch.is_working() else 0.0
         before = now
-        if watch.seconds > min(patience_s, SETTLE_S):
-            break
         time.sleep(POLL_S)
+    return idle >= IDLE_S
 
 
 def _steadily_wrong(pings: list[Answer]) -> bool:

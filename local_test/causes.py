@@ -278,7 +278,12 @@ LESSER = (
     Cause("T-27", "Training left no model.", "Write it to /opt/ml/model.", started.no_artifacts),
 )
 RESORTS = (
-    Cause("H-7", "It was not ready in time.", "Load less before it answers; 8 minutes are given.", answered.slow_start),
+    Cause(
+        "H-7",
+        "It was not ready in time.",
+        "Load less, or allow more: SageMaker gives 8 minutes (here: --start-seconds 480).",
+        answered.slow_start,
+    ),
     Cause("", "It ended, and why is not known here.", "Look at the end of its log.", started.unexplained),
 )
 """What is told where nothing certain was found."""

@@ -129,8 +129,11 @@ def _facts(seen: Observations) -> Iterator[str]:
     if seen.memory:
         limit = f" of {seen.memory.limit_bytes / MIB:.0f}" if seen.memory.limit_bytes else ", without a limit (--memory)"
         yield f"memory: {seen.memory.used_bytes / MIB:.0f} MiB{limit}"
-    yield f"packets that wanted to leave it: {seen.without_route}"
-    yield f"files written outside /tmp: {', '.join(seen.written[:5]) or 'none'}" if not seen.refused else "it never ran"
+    if seen.architecture and not seen.refused:
+        yield f"packets that wanted to leave it: {seen.without_route}"
+        yield f"files written outside /tmp: {', '.join(seen.written[:5]) or 'none'}"
+    if not seen.architecture:
+        yield "as processes of this machine: not its memory, its network and what it writes"
     if seen.stop_s is not None:
         yield f"SIGTERM: ended after {seen.stop_s:.1f} s"
     if seen.word == "train":
@@ -139,8 +142,10 @@ def _facts(seen: Observations) -> Iterator[str]:
 
 
 def _facts_of_server(seen: Observations) -> Iterator[str]:
-    where = ", ".join(map(str, sorted(seen.listeners or ())))
-    yield f"listens on {where or 'nothing that can be seen from here'}"
+    if seen.is_alive and seen.listeners is None:
+        yield "where it listens can't be seen from here"
+    elif seen.is_alive:
+        yield f"listens on {', '.join(map(str, sorted(seen.listeners or ()))) or 'nothing'}"
     if seen.early_pings:
         slowest = max(answer.seconds for answer in seen.early_pings)
         yield f"{len(seen.early_pings)} pings, the slowest {1000 * slowest:.0f} ms"

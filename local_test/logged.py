@@ -9,6 +9,11 @@ from local_test.observations import Observations
 
 MODEL, CHANNELS = "/opt/ml/model", "/opt/ml/input/data"
 MOST_SHOWN = 300
+ABSENT = (
+    r"(?i)no such file|not found|(could|can) ?not (find|open)|unable to find|does(n't| not) exist|can't open"
+    r"|failed to (open|load)|no file"
+)
+"""How programs say that a file is not there."""
 
 
 def line_with(seen: Observations, *patterns: str) -> str:
@@ -167,11 +172,5 @@ def _absent(seen: Observations) -> list[str]:
     """Return paths below the model's folder that the log calls missing."""
     if not seen.failed:
         return []
-    lines = [
-        line
-        for line in seen.told.splitlines()
-        if re.search(
-            r"(?i)no such file|not found|does(n't| not) exist|cannot open|can't open|failed to (open|load)|no file", line
-        )
-    ]
+    lines = [line for line in seen.told.splitlines() if re.search(ABSENT, line)]
     return [path.rstrip(".") for line in lines for path in re.findall(rf"{MODEL}/[\w./-]+", line)]

@@ -32,12 +32,15 @@ def told(title: str, command: str, text: str) -> str:
     return f"## {title}\n\n`{command}`, {datetime.now(UTC):%Y-%m-%d}, commit {_commit()}: {where}\n\n{text}\n"
 
 
-def put(target: Path, sections: Sequence[str]) -> None:
-    """Write sections, each of one table or more, over those of the same titles; others stay as they are."""
+def put(target: Path, sections: Sequence[str], heading: str = HEADING) -> None:
+    """Write sections, each of one table or more, over those of the same titles; others stay as they are.
+
+    `heading` is what comes before all of them.
+    """
     everything = "\n".join([target.read_text() if target.exists() else "", *sections])
     _, *parts = re.split(r"^(?=## )", everything, flags=re.MULTILINE)
     by_title = {text.splitlines()[0]: text.rstrip() + "\n" for text in parts}
-    write_text(target, "\n".join([HEADING, *by_title.values()]))
+    write_text(target, "\n".join([heading, *by_title.values()]))
 
 
 def _commit() -> str:

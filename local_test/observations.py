@@ -90,6 +90,8 @@ class Observations:
 
     # What it answered
 
+    settled: bool = True
+    """Whether it had nothing to do before the first ping."""
     early_pings: tuple[Answer, ...] = ()
     """Until the first 200, and those sent at once after it."""
     busy_ping: Answer | None = None

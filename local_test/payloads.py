@@ -7,11 +7,19 @@ import io
 import json
 import math
 import struct
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 Row = Mapping[str, Any]
 """Feature name to number, choice, or None for missing."""
+
+
+def main() -> None:
+    """Print the three rows that training stored with a model as CSV; its folder is the argument."""
+    manifest = json.loads((Path(sys.argv[1]) / "manifest.json").read_text(encoding="utf-8"))
+    sys.stdout.write(csv_body(manifest).decode())
 
 
 def sample_rows(manifest: Mapping[str, Any]) -> list[Row]:
@@ -83,3 +91,7 @@ def _names(manifest: Mapping[str, Any]) -> list[str]:
 
 def _rows(manifest: Mapping[str, Any], rows: Sequence[Row] | None) -> Sequence[Row]:
     return sample_rows(manifest) if rows is None else rows
+
+
+if __name__ == "__main__":
+    main()

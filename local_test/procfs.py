@@ -50,6 +50,16 @@ class Memory:
     """How many of its processes the kernel killed for want of memory."""
 
 
+def is_running(pid: int) -> bool:
+    """Say whether a process is there and has not ended: one that nobody has waited for yet still has an entry."""
+    return _state(pid) not in {"", "Z", "X"}
+
+
+def is_working(pids: Iterable[int]) -> bool:
+    """Say whether one of some processes computes, or would if a CPU were free, or waits for a disk."""
+    return any(_state(pid) in {"R", "D"} for pid in pids)
+
+
 def listening(pid: int, owners: Iterable[int] | None = None) -> frozenset[Address]:
     """Return where the programs of a process's network listen; with `owners` only those processes."""
     inodes = None if owners is None else set(_inodes(owners))
@@ -83,6 +93,17 @@ def cpu_seconds(pids: Iterable[int]) -> float:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             ticks += int(fields[11]) + int(fields[12])  # utime, stime
     return ticks / TICKS_S
+
+
+def wants_to_run(pids: Iterable[int]) -> bool:
+    """Say whether a thread of processes runs, or waits for a processor or a disk."""
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                with contextlib.suppress(OSError, IndexError):
+                    if (task / "stat").read_text().rpartition(")")[2].split()[0] in "RD":
+                        return True
+    return False
 
 
 def heeds(pid: int, number: int) -> bool | None:
@@ -121,6 +142,12 @@ def _memory(folder: Path, used: str, limit: str, kills: str) -> Memory:
     return Memory(
         _counts(folder / "memory.stat")[used], int(most) if limited else None, _counts(folder / kills).get("oom_kill", 0)
     )
+
+
+def _state(pid: int) -> str:
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return ""
 
 
 def _counts(file: Path) -> dict[str, int]:

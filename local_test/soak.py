@@ -73,6 +73,7 @@ def soak(data: Path, image: str, docker: str, target: Path, only: Sequence[str] 
             "kills": lambda: section(*kills(50)),
             "stops": lambda: section(*stops_of_rows(10_000_000, Path(folder))),
             "hosts": several_hosts,
+            "conformance": judged_images,
             "sample": lambda: section(*cost_of_sample(data, Path(folder))),
             "rows": lambda: section(*growth_of_rows([10_000, 100_000, 1_000_000, 10_000_000], Path(folder))),
             "scale": lambda: "\n".join(section(*table) for table in over_hosts([10_000, 100_000], Path(folder))),
@@ -216,6 +217,18 @@ def several_hosts() -> str:
     )
     what = "2 and 3 hosts: sharded and replicated rows, hosts lost, cut off and stopped, a search shared out, SDK local mode"
     return section("Several hosts", "make soak SECTIONS=hosts", ["what", "pytest says"], [[what, said]])
+
+
+def judged_images() -> str:
+    """Judge images with one fault each, and servers that others wrote, by all rules."""
+    rows = [
+        [what, _pytest({"LONG": "1"}, tests)]
+        for what, tests in (
+            ("a sound image, and others with one fault each, by all rules", "tests/test_broken.py"),
+            ("servers of others: what is known of them is what is said", "tests/test_foreign.py"),
+        )
+    ]
+    return section("Conformance", "make soak SECTIONS=conformance", ["judged", "pytest says"], rows)
 
 
 def _pytest(environ: dict[str, str], *tests: str) -> str:

@@ -102,9 +102,9 @@ def killed_by_signal(seen: Observations) -> str:
 
 def crash_loop(seen: Observations) -> str:
     """Evidence of workers that die and are started again (H-10)."""
-    told = line_with(seen, r"Worker failed to boot|Worker .*(exited with code [1-9]|was sent SIG(?!TERM))|worker .* died")
-    if told:
-        return told
+    pattern = r"Worker failed to boot|Worker .*(exited with code [1-9]|was sent SIG(?!TERM))|worker .* died"
+    if len(re.findall(pattern, seen.told)) > 1:
+        return line_with(seen, pattern)
     dead = Counter(command for command in seen.dead if command and posixpath.basename(command.split()[0]) not in WAITS)
     for command, count in dead.most_common(1):
         if seen.failed and count > MOST_DEATHS:

@@ -19,7 +19,7 @@ POLL_S = 0.05
 ELSEWHERE_S = 5
 """How long a program may listen at other places only, and do nothing, before it is not waited for any longer."""
 IDLE_CPU = 0.2
-"""Seconds of CPU a second, under which a program is taken to wait rather than to work."""
+"""Seconds of CPU a second, and the share of looks that meet it about to run, below which a program waits and does not work."""
 LATE_S = 15
 """How long the last ping waits that is to tell a slow answer from none."""
 ASK_RUNNING_S = 0.5
@@ -154,8 +154,10 @@ class _Watcher:
     elsewhere: frozenset[Address] = frozenset()
     elsewhere_s: float = 0
     """Since when it listens at these places only."""
-    cpu: list[tuple[float, float]] = field(default_factory=list)
-    """Moments, and the CPU time by then."""
+    answered_s: float = 0
+    """When /ping last had another answer than 4xx."""
+    looks: list[tuple[float, float, bool]] = field(default_factory=list)
+    """Moments, the CPU time by then, and whether it wanted more."""
 
     def is_over(self, *, idle: bool) -> bool:
         """Look once, and say whether there is nothing more to wait for."""
@@ -168,7 +170,7 @@ class _Watcher:
         if not self._is_running(program):
             start.output, start.exit_code = program.output(), program.wait()
             return True
-        return self._waits_elsewhere()
+        return self._waits_elsewhere() or self._knows_no_ping()
 
     def _ping(self) -> None:
         start = self.start
@@ -198,14 +200,28 @@ class _Watcher:
             self.elsewhere, self.elsewhere_s = start.listens, start.elapsed_s
         return start.elapsed_s - self.elsewhere_s > ELSEWHERE_S and self._is_idle(ELSEWHERE_S / 2)
 
+    def _knows_no_ping(self) -> bool:
+        """Say whether it has answered 4xx for a while, and does nothing that could add the path."""
+        pings = self.start.pings
+        if not pings or not 400 <= pings[-1].status < 500:
+            self.answered_s = self.start.elapsed_s
+            return False
+        return self.start.elapsed_s - self.answered_s > ELSEWHERE_S and self._is_idle(ELSEWHERE_S / 2)
+
     def _is_idle(self, seconds: float) -> bool:
-        """Say whether the program had little CPU time in the last seconds; False until they have passed."""
+        """Say whether the program had little to do in the last seconds; False until they have passed.
+
+        On a machine that is busy with others a program that works has little CPU time too: that it waits for some tells.
+        """
         pid, now = self.start.endpoint.program.pid, self.start.elapsed_s
         if not pid:
             return now - self.elsewhere_s > 2 * seconds  # it can't be seen: more time instead
-        self.cpu.append((now, procfs.cpu_seconds(procfs.family(pid))))
-        before = [moment for moment in self.cpu if moment[0] <= now - seconds]
-        return bool(before) and self.cpu[-1][1] - before[-1][1] < IDLE_CPU * seconds
+        family = procfs.family(pid)
+        self.looks.append((now, procfs.cpu_seconds(family), procfs.wants_to_run(family)))
+        before = sum(at_s <= now - seconds for at_s, _, _ in self.looks)
+        recent = self.looks[max(before - 1, 0) :]
+        little = recent[-1][1] - recent[0][1] < IDLE_CPU * seconds
+        return before > 0 and little and sum(wants for _, _, wants in recent) < IDLE_CPU * len(recent)
 
 
 def wait_until(endpoint: Endpoint, ready: Callable[[Endpoint], bool], began: float, patience_s: float) -> None:

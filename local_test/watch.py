@@ -15,7 +15,7 @@ from typing import Any
 from local_test import procfs
 from local_test.runners import Container, Process, Program
 
-LOOK_S = 0.5
+LOOK_S, TOLD_S = 0.5, 10
 HANDLER_S = 5
 """After which a program has installed its handlers of signals, if it ever does."""
 DEAF_S = 3
@@ -45,7 +45,7 @@ class Watch:
 
     def is_running(self) -> bool:
         """Say whether it has not ended; without a call to the engine where its first process can be seen."""
-        return Path(f"/proc/{self._pid}").exists() if self._pid else self.program.is_running()
+        return procfs.is_running(self._pid) if self._pid else self.program.is_running()
 
     def look(self, *, again: bool = False) -> None:
         """Note processes, sockets, memory and packets, at most every half second."""
@@ -53,35 +53,45 @@ class Watch:
             return
         self._looked = time.monotonic()
         pids = self._processes()
-        if not pids:
-            return
+        found = {"listeners": procfs.listening(self._pid, None if self.docker else pids), **self._of_container()}
+        if not pids or not procfs.is_running(self._pid):
+            return  # it ended meanwhile: what the kernel tells of such a process is not its own
         if self.seconds > 1:
             self.seen["dead"] = (*self.seen.get("dead", ()), *(self._pids[pid] for pid in self._pids.keys() - pids.keys()))
         self._pids = pids
-        pid = self._pid
-        self.seen.update(processes=tuple(pids.values()), listeners=procfs.listening(pid, None if self.docker else pids))
-        if self.docker:
-            self._look_into_container(pid)
+        self.seen.update(found, processes=tuple(pids.values()))
 
-    def _look_into_container(self, pid: int) -> None:
-        """Note what a container has for itself: network, memory, a first process."""
-        self.seen["connecting"] = self.seen.get("connecting", frozenset()) | procfs.connecting(pid)
-        self.seen["without_route"] = max(self.seen.get("without_route", 0), procfs.without_route(pid))
+    def _of_container(self) -> dict[str, Any]:
+        """Return what a container has for itself: network, memory, a first process."""
+        if not self.docker or not self._pid:
+            return {}
+        found: dict[str, Any] = {
+            "connecting": self.seen.get("connecting", frozenset()) | procfs.connecting(self._pid),
+            "without_route": max(self.seen.get("without_route", 0), procfs.without_route(self._pid)),
+        }
         if self.seconds > HANDLER_S or "ready_s" in self.seen:
-            self.seen["heeds_stop"] = procfs.heeds(pid, signal.SIGTERM)
-        memory, before = procfs.memory(pid), self.seen.get("memory")
+            found["heeds_stop"] = procfs.heeds(self._pid, signal.SIGTERM)
+        memory, before = procfs.memory(self._pid), self.seen.get("memory")
         if memory:
-            self.seen["memory"] = replace(memory, used_bytes=max(memory.used_bytes, before.used_bytes if before else 0))
+            found["memory"] = replace(memory, used_bytes=max(memory.used_bytes, before.used_bytes if before else 0))
+        return found
 
     def cpu_seconds(self) -> float:
         """Return the CPU time of its processes."""
         return procfs.cpu_seconds(procfs.family(self._pid)) if self._pid else 0.0
+
+    def is_working(self) -> bool:
+        """Say whether one of its processes computes, or would on an idle machine."""
+        return procfs.is_working(procfs.family(self._pid)) if self._pid else False
 
     def examine(self) -> None:
         """Note what can only be asked while the container is there: whether it ended by itself, how, and what it wrote."""
         if not isinstance(self.program, Container):
             self.seen["ended"] = not self.program.is_running()
             return
+        until = time.monotonic() + TOLD_S
+        while not self.is_running() and self.program.is_running() and time.monotonic() < until:
+            time.sleep(LOOK_S)  # the engine has yet to hear of its end
         about = json.loads(_run(self.docker, "inspect", self.program.name) or "[{}]")[0]
         state, mounts = about.get("State", {}), about.get("HostConfig", {}).get("Tmpfs") or {}
         places = [*(mount["Destination"] for mount in about.get("Mounts", [])), *mounts]
@@ -95,6 +105,7 @@ class Watch:
         if self.seen.get("ended"):
             self.seen.update(exit_code=self.program.wait(), output=self.program.output())
             return
+        self.seen["output"] = self.program.output()  # before it is asked: what a stop makes it say is no cause
         patience_s = min(patience_s, DEAF_S) if self.seen.get("heeds_stop") is False else patience_s
         asked = time.monotonic()
         self.program.signal(signal.SIGTERM)
@@ -105,7 +116,6 @@ class Watch:
         except subprocess.TimeoutExpired:
             self.program.signal(signal.SIGKILL)
             self.seen["exit_code"] = self.program.wait()
-        self.seen["output"] = self.program.output()
 
     def _processes(self) -> dict[int, str]:
         """Return the command lines of its processes by their numbers on this machine; none once it has ended."""

@@ -85,6 +85,8 @@ def _watched(
         watch.examine()
     finally:
         watch.end(patience_s)
+    if isinstance(platform, Processes):  # it is named by the place that it has in a container
+        watch.seen["output"] = watch.seen["output"].replace(str(base), "/opt/ml")
     return _with_entry(platform, replace(seen, **watch.seen), launch)
 
 

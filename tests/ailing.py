@@ -83,6 +83,7 @@ exec flask --app app run --host 0.0.0.0 --port 8080
 
 
 NO_NAMES = ("--dns", "127.0.0.1", "--dns-option", "timeout:1", "--dns-option", "attempts:1")
+BUSY = "import time\nend = time.monotonic() + 2\nwhile time.monotonic() < end: pass"
 DOWNLOAD = 'urllib.request.urlopen("http://{}/model.bin")'
 
 
@@ -124,6 +125,9 @@ CONTAINERS = {
     "bound to 127.0.0.1": Ailing("bound_to_loopback", served('HOST = "127.0.0.1"'), patience_s=4),
     "a slow start": Ailing("slow_start", served("time.sleep(60)"), patience_s=4),
     "loads the model in /ping": Ailing("loaded_in_ping", served(ping="time.sleep(2.2 if pings == 1 else 0)")),
+    "loads the model while health checks wait": Ailing(
+        "", f"{SHELL}{APP}echo '{BUSY}' >> /tmp/app.py\n{GUNICORN} 1 --threads 4 app:app\n", patience_s=60
+    ),
     "a slow /ping": Ailing("slow_ping", served(ping="time.sleep(1.1)")),
     "a redirect on /ping": Ailing("redirected", served(ping='status, headers = 308, {"Location": "/ping/"}')),
     "no route /ping": Ailing("no_ping", served(ping='self.path = "/health"')),
@@ -158,7 +162,7 @@ CONTAINERS = {
     "a port that is taken": Ailing("port_in_use", served("taken = SERVER((HOST, PORT), Handler)")),
     "a missing variable": Ailing("environment_missing", served('os.environ["MODEL_NAME"]')),
     "workers that die": Ailing(
-        "crash_loop", f"{SHELL}cd /tmp; echo 'import os; os._exit(9)' > app.py\n{GUNICORN} 1 app:app\n", patience_s=4
+        "crash_loop", f"{SHELL}cd /tmp; echo 'import os; os._exit(9)' > app.py\n{GUNICORN} 1 app:app\n", patience_s=8
     ),
     "a full disk": Ailing("disk_full", served('open("/full/x", "wb").write(bytes(9 << 20))'), ("--tmpfs", "/full:size=1m")),
     "a file beside the model": Ailing("read_only", served('open("/opt/ml/model/cache", "w")')),

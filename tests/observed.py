@@ -95,7 +95,10 @@ MADE = {
     "nested_model": [
         ended("FileNotFoundError: [Errno 2] No such file or directory: '/opt/ml/model/m.bin'", model_files=("model/m.bin",))
     ],
-    "model_missing": [ended("FileNotFoundError: [Errno 2] No such file or directory: '/opt/ml/model/m.bin'")],
+    "model_missing": [
+        ended("FileNotFoundError: [Errno 2] No such file or directory: '/opt/ml/model/m.bin'"),
+        ended('MlflowException: Could not find an "MLmodel" configuration file at "/opt/ml/model/MLmodel"'),
+    ],
     "needs_network": [
         ended("socket.gaierror: [Errno -3] Temporary failure in name resolution"),
         unready(output="Could not connect to the endpoint URL: https://s3.amazonaws.com/"),
@@ -106,7 +109,7 @@ MADE = {
     "disk_full": [ended("OSError: [Errno 28] No space left on device")],
     "port_in_use": [ended("OSError: [Errno 98] Address already in use"), ended("Connection in use: ('0.0.0.0', 8080)")],
     "killed_by_signal": [ended(code=139), ended(code=132)],
-    "crash_loop": [unready(output="[8] [ERROR] Worker (pid:9) exited with code 9"), unready(dead=("python app.py",) * 3)],
+    "crash_loop": [unready(output="[8] [ERROR] Worker (pid:9) exited with code 9\n" * 2), unready(dead=("python app.py",) * 3)],
     "ended_well": [ended(code=0)],
     "wrong_port": [unready(listeners=frozenset({Address("0.0.0.0", 5000)}))],
     "bound_to_loopback": [
@@ -121,10 +124,13 @@ MADE = {
         ready(early_pings=(Answer(1.7, 200), *(PING,) * 20)),
         ready(early_pings=(Answer(2.0, said="timed out"), *(PING,) * 20)),
     ],
-    "slow_ping": [ready(early_pings=(Answer(1.2, 200),) * 21), unready(early_pings=(Answer(2.0, said="timed out"),) * 9)],
+    "slow_ping": [ready(early_pings=(Answer(1.2, 200),) * 21), unready(early_pings=(Answer(1.2, 503),) * 9)],
     "starving": [ready(busy_ping=Answer(2.0, said="timed out")), ready(busy_ping=Answer(0.1, 503))],
     "body_limit_of_nginx": [ready(large=Answer(0.1, 413, "<center>nginx/1.26</center>"))],
-    "body_limit": [ready(large=Answer(0.1, 413, '{"error": "too large"}', server="gunicorn"))],
+    "body_limit": [
+        ready(large=Answer(0.1, 413, '{"error": "too large"}', server="gunicorn")),
+        ready(large=Answer(0.1, said="RemoteDisconnected: Remote end closed connection without response")),
+    ],
     "no_invocations": [ready(invoked=Answer(0.1, 404))],
     "slow_invocation": [ready(has_payload=True, invoked=Answer(60, said="timed out"))],
     "refused_payload": [ready(has_payload=True, invoked=Answer(0.1, 415, "not text/csv"))],
@@ -141,7 +147,12 @@ MADE = {
     "init_entrypoint": [ready(entrypoint=("/usr/bin/tini", "--"))],
     "writes_elsewhere": [ready(written=("/var/lib/x",))],
     "no_artifacts": [job(code=0)],
-    "slow_start": [unready(), unready(early_pings=pinged(503))],
+    "slow_start": [
+        unready(),
+        unready(early_pings=pinged(503)),
+        unready(early_pings=(Answer(2.0, said="timed out"),) * 9),
+        unready(listeners=frozenset({Address("0.0.0.0", 8081)}), output="HTTP server running on http://0.0.0.0:8080"),
+    ],
     "unexplained": [ended("Traceback: the moon"), unready(refused="the engine is out of order")],
 }
 """What is seen, by the name of the cause that is to be told first."""

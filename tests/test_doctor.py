@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
+import socket
 import subprocess
+import sys
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -15,10 +20,11 @@ from ailing import CONTAINERS, DOCKERFILE, Ailing
 from conftest import ROOT, docker_client
 from observed import MADE, ended, job, ready, unready
 
+from local_test import procfs
 from local_test.causes import CAUSES, diagnose
 from local_test.doctor import add_arguments, doctor, report, unpack
 from local_test.emulator import lay_out
-from local_test.observations import Observations
+from local_test.observations import Answer, Observations
 from local_test.procfs import Address
 from local_test.runners import Containers
 from local_test.watch import written
@@ -53,6 +59,7 @@ def test_every_cause_has_an_example_and_a_fix_and_there_are_twenty_at_least() ->
         ready(),
         ready(output="ImportError: no tensorflow, going on without\nKeyError: 'HOME' in os.environ\nPermission denied"),
         ready(model_files=("model/a", "model/b"), dead=("sh -c true",) * 9, without_route=3),
+        ready(invoked=Answer(5, said="timed out")),
         ready(has_payload=True, architecture="amd64", user="1000"),
         job(code=0, artifacts=("model.json",), heeds_stop=True),
         Observations("train", exit_code=143, seconds=300, stop_s=0.2, stop_patience_s=120),
@@ -84,6 +91,32 @@ def test_a_report_has_cause_rule_evidence_and_fix() -> None:
 def test_only_files_outside_scratch_count_as_written() -> None:
     scratch = ["C /tmp", "A /tmp/a", "C /run", "A /run/nginx.pid", "C /app", "A /app/__pycache__", "A /app/__pycache__/a.pyc"]
     assert written("\n".join(["C /var", "C /var/lib", "A /var/lib/x", *scratch])) == ("/var/lib/x",)
+
+
+def test_a_process_that_ended_and_was_not_waited_for_does_not_run() -> None:
+    with subprocess.Popen(["sleep", "0.3"]) as process:
+        assert procfs.is_running(process.pid)
+        assert procfs.family(process.pid) == [process.pid]
+        time.sleep(0.6)
+        assert Path(f"/proc/{process.pid}").exists()
+        assert not procfs.is_running(process.pid)
+
+
+def test_only_sockets_of_the_named_processes_are_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, subprocess.Popen(["sleep", "5"]) as other:
+        here = Address("127.0.0.1", server.getsockname()[1])
+        assert here in procfs.listening(os.getpid()) & procfs.listening(os.getpid(), [os.getpid()])
+        assert procfs.listening(os.getpid(), [other.pid]) == frozenset()
+        other.kill()
+
+
+def test_a_handler_of_a_signal_is_seen() -> None:
+    handles = "import signal, time; signal.signal(15, print); print('set', flush=True); time.sleep(9)"
+    with subprocess.Popen([sys.executable, "-c", handles], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"set\n"
+        assert (procfs.heeds(process.pid, signal.SIGTERM), procfs.heeds(process.pid, signal.SIGHUP)) == (True, False)
+        process.kill()
+    assert procfs.heeds(0, signal.SIGTERM) is None
 
 
 def test_links_are_left_out_of_a_model_and_named(tmp_path: Path) -> None:
@@ -169,6 +202,13 @@ def test_a_container(name: str, seen_of: Callable[[str], Observations]) -> None:
     assert set(told) <= {ailing.cause} | ailing.also, report(seen, diagnose(seen)) + seen.output
 
 
+def test_a_container_is_watched_where_its_processes_cannot_be_seen(docker, ailing_base, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("local_test.watch._first_process", lambda docker, name: 0)  # as where the engine has its own machine
+    seen = watched(docker, "sound", CONTAINERS["a sound server"], tmp_path / "sound")
+    assert (seen.listeners, seen.memory, names(seen)) == (None, None, [])
+    assert "where it listens can't be seen from here" in report(seen, [])
+
+
 def given(*words: str | Path) -> argparse.Namespace:
     """What the command line gives."""
     parser = argparse.ArgumentParser()
@@ -192,7 +232,16 @@ def test_nothing_is_found_wrong_with_this_source_tree_as_processes(model_tar: Pa
     assert "serve: ready after" in said
 
 
+def test_a_source_tree_without_a_model_is_told_so(capsys) -> None:
+    assert doctor(given("--start-seconds", "30")) == 1
+    assert "1. A file of the model is missing." in capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("docker")
 def test_nothing_is_found_wrong_with_our_image_within_40_s(image: str, model_tar: Path, capsys) -> None:
-    assert doctor(given(image, "--model", model_tar)) == 0, capsys.readouterr().out
-    assert "Nothing wrong was found." in capsys.readouterr().out
+    started = time.monotonic()
+    found = doctor(given(image, "--model", model_tar))
+    said = capsys.readouterr().out
+    assert found == 0, said
+    assert "Nothing wrong was found." in said
+    assert time.monotonic() - started < 40

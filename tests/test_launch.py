@@ -44,6 +44,9 @@ FAULTS = {
     "it is never ready": """
         Handler.ping = lambda self: self.answer(503)
     """,
+    "it knows no ping": """
+        Handler.ping = lambda self: self.answer(404)
+    """,
     "it redirects": """
         def get(self):
             if self.path == "/ping":
@@ -119,6 +122,7 @@ BROKEN = {
     "it listens on another port": {"listens_on_the_port"},
     "it listens on loopback": {"listens_on_every_interface"},
     "it is never ready": {"becomes_ready"},
+    "it knows no ping": {"becomes_ready"},
     "it redirects": {"ping_is_not_redirected"},
     "it redirects to nothing": {"ping_is_not_redirected"},
     "its ping is slow": {"ping_is_quick"},
@@ -140,6 +144,7 @@ BLOCKED_BY = {
     "it listens on another port": "H-2",
     "it listens on loopback": "H-2",
     "it is never ready": "H-7",
+    "it knows no ping": "H-7",
     "it redirects": "H-8",
     "it redirects to nothing": "H-8",
     "its ping is slow": "H-8",
@@ -148,7 +153,7 @@ BLOCKED_BY = {
     "it ignores the signal": "H-6",
 }
 """By fault, what blocks each rule that it leaves nothing to judge."""
-PATIENCE_S = {"it listens on another port": 20}
+PATIENCE_S = {"it listens on another port": 20, "it knows no ping": 20}
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +222,7 @@ def test_what_a_fault_leaves_nothing_to_judge_of_names_its_number(judged, fault)
         ("it wants a network", "starts_without_network", "name resolution"),
         ("it listens on loopback", "listens_on_every_interface", "which only the container itself can reach"),
         ("it is never ready", "becomes_ready", "the last GET /ping answered 503"),
+        ("it knows no ping", "becomes_ready", "it has no path /ping: GET /ping answered 404"),
         ("it redirects", "ping_is_not_redirected", "GET /ping answered 307, location /ping/"),
         ("its ping is slow", "ping_is_quick", " s; 2 s are allowed"),
         ("its ping is followed by a failure", "answers_when_ready", "the next request was answered 500: no model yet"),
@@ -228,9 +234,20 @@ def test_the_evidence_is_what_the_server_did(judged, fault, rule, evidence):
     assert evidence in judged[fault][rule].seen
 
 
-def test_a_server_at_the_wrong_place_is_not_waited_for(judged):
-    verdict = judged["it listens on another port"]["serve_stays"]
+@pytest.mark.parametrize("fault", ["it listens on another port", "it knows no ping"])
+def test_a_server_at_the_wrong_place_is_not_waited_for(judged, fault):
+    verdict = judged[fault]["serve_stays"]
     assert verdict.seconds < 10  # of 20 s patience
+
+
+def test_without_a_model_a_server_that_knows_no_ping_is_judged(tmp_path):
+    program = tmp_path / "container" / "serve"
+    program.parent.mkdir()
+    program.write_text(server("Handler.ping = lambda self: self.answer(404)"))
+    subject = Subject(Processes(tmp_path), tmp_path, start_s=3)
+    with closing(subject):
+        verdicts = {verdict.rule.name: verdict for verdict in judge(subject, launch.RULES)}
+    assert of_status(verdicts, Status.FAILED) == {"becomes_ready"}
 
 
 def test_without_a_model_a_server_that_ends_is_not_judged(tmp_path):

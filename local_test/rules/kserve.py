@@ -40,6 +40,8 @@ def v2_model_predicts(subject: Subject) -> str:
     model = _document(endpoint.get(path), f"GET {path}", ("name", "platform", "inputs", "outputs"))
     if (status := endpoint.get(f"{path}/ready").status) != 200:
         raise Violated(f"GET {path}/ready answered {status}; 200 was expected")
+    if not model["inputs"]:
+        raise Unjudged(f"GET {path} names no inputs, so there is no telling which tensors it takes")
     body = json.dumps({"inputs": _tensors(model["inputs"], _first_row(subject))}).encode()
     reply = _post(endpoint, f"{path}/infer", body)
     if 400 <= reply.status < 500:

@@ -82,6 +82,8 @@ def becomes_ready(subject: Subject) -> str:
         raise Blocked(f"H-8: {last.told}")
     _look_for_other_causes(subject, start)
     _lacks_model(subject, start)
+    if _knows_no_ping(start):
+        raise Violated(f"it has no path /ping: {last.told}, and went on to\n{start.told}")
     raise Violated(f"no 200 within {start.patience_s:g} s (--start-seconds); the last {last.told}\n{start.told}")
 
 
@@ -157,10 +159,14 @@ def _wants_to_write(subject: Subject, start: Start) -> bool:
 
 
 def _lacks_model(subject: Subject, start: Start) -> None:
-    """Raise Unjudged where the owner gave no model: the image may be right and want one."""
-    if subject.model_tar is None and subject.train_data is None:
+    """Raise Unjudged where the owner gave no model: the image may be right and want one, unless it knows no /ping at all."""
+    if subject.model_tar is None and subject.train_data is None and not _knows_no_ping(start):
         lacking = "no model was given, and it may want one: --model model.tar.gz, or --train-data DIR to train one"
         raise Unjudged(f"it did not become ready; {lacking}\n{start.told}")
+
+
+def _knows_no_ping(start: Start) -> bool:
+    return bool(start.pings) and 400 <= start.pings[-1].status < 500
 
 
 def _places(start: Start) -> str:
