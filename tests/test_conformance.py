@@ -124,6 +124,12 @@ def test_an_outcome_reads_as_what_it_is(told, name, status, seen):
     assert told[name] == (status, seen)
 
 
+def test_every_rule_has_a_name_of_its_own_and_stands_after_what_it_needs() -> None:
+    names = [rule.name for rule in RULES]
+    assert len(set(names)) == len(names)
+    assert [(rule.name, need) for place, rule in enumerate(RULES) for need in rule.needs if need not in names[:place]] == []
+
+
 def test_a_mistake_of_ours_is_not_told_as_the_images(told):
     status, seen = told["is_wrong_itself"]
     assert status is Status.UNJUDGED
