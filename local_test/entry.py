@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import posixpath
+import re
 import subprocess
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,10 @@ HEAD_BYTES = 4_096
 MACHINES = {0x3E: "amd64", 0xB7: "arm64", 0x28: "arm", 0x03: "386", 0xF3: "riscv64", 0x15: "ppc64le", 0x16: "s390x"}
 """What the header of an ELF program calls processors, and what images call them."""
 MOST_LINKS = 10
+ABSENT = re.compile(
+    "could not find the file|could not be found|no such container:path|no such file|not a directory", re.IGNORECASE
+)
+"""What engines say of a path that is not in a container."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ def read_entry(containers: Containers, config: dict[str, Any], word: str, mounts
     """
     asked = [*(config.get("Entrypoint") or []), word][0]
     path = dict(entry.partition("=")[::2] for entry in config.get("Env") or []).get("PATH", PATH)
-    with _made(containers, word, mounts) as name:
+    with contextlib.suppress(_Unreadable), _made(containers, word, mounts) as name:
         if not name:
             return None
         look = _Look(containers.docker, name, config.get("WorkingDir") or "/", path.split(":"))
@@ -87,6 +92,11 @@ def read_entry(containers: Containers, config: dict[str, Any], word: str, mounts
         wanted = [part for part in [*entry.interpreter[:1], *program] if not part.startswith("-")]
         missing = any(look.find(part, follow=False) is None for part in wanted)
         return Entry(asked, *found, interpreter_missing=missing)
+    return None
+
+
+class _Unreadable(Exception):
+    """The engine did not say what is at a path, nor that nothing is."""
 
 
 @dataclass(frozen=True)
@@ -107,13 +117,25 @@ class _Look:
             if file and file[0] & 0o111:
                 return place, *file
             first = first or ((place, *file) if file else None)
+        if first is None:
+            self._check()
         return first
+
+    def _check(self) -> None:
+        """Raise _Unreadable where the container is gone: some clients say the same of that as of a path that is not in it."""
+        if subprocess.run([self.docker, "inspect", self.name], capture_output=True, check=False).returncode:
+            raise _Unreadable("the container that was made to look into the image was removed by somebody else")
 
     def _read(self, path: str, follow: bool) -> tuple[int, bytes] | None:
         for _ in range(MOST_LINKS):
             done = subprocess.run([self.docker, "cp", f"{self.name}:{path}", "-"], capture_output=True, check=False)
             if done.returncode:
-                return None
+                said = done.stderr.decode("utf-8", "replace").strip()
+                if ABSENT.search(said):
+                    return None
+                raise _Unreadable(
+                    f"the engine could not read {path} of the image: {said}"
+                )  # which does not say that it is not there
             with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
                 member = archive.next()
                 if member is None or not (member.isfile() or member.issym()):

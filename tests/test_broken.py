@@ -22,7 +22,7 @@ FAULTS = faults()
 NONE = Fault("none", ())
 """The sound container, judged beside the others."""
 START_S = 15
-AT_ONCE = 3
+AT_ONCE = 4
 """Images that are judged side by side: most of a judgement is waiting."""
 GOOD = b"0.00632,18,2.31,0,0.538,6.575,65.2,4.09,1,296,15.3,396.9,4.98\n"
 PAYLOAD = Payload(GOOD + GOOD.replace(b"6.575", b"4.575") + GOOD.replace(b"6.575", b"5.575"), "text/csv")
