@@ -145,10 +145,7 @@ def report(judged: Mapping[str, Verdicts]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     for server in servers:
         failures = [verdict for verdict in judged[server.name] if verdict["status"] == Status.FAILED]
-        lines += [
-            "",
-            f"**{server.title}** fails in {len(failures)} rules." if failures else f"**{server.title}** fails in none.",
-        ]
+        lines += ["", f"**{server.title}**: {len(failures) or 'none'} failed"]
         for severity in Severity:
             lines += _named(severity, [verdict for verdict in failures if verdict["severity"] == severity])
     return "\n".join(lines)
