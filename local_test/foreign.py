@@ -21,11 +21,15 @@ from typing import Any, TypeAlias
 
 from local_test.measured import put, told
 from local_test.runners import ROOT
-from local_test.verdicts import Status
+from local_test.verdicts import Severity, Status
 
 RECIPES = ROOT / "tests" / "foreign"
 JUDGING_S = 1_500
 """How long one container may take: five times what `conformance` needs of one that starts slowly, on two cores."""
+TITLE = "Containers of others"
+"""Of the report's section in a document."""
+MOST_SEEN = 160
+"""Characters of what was seen, in the report."""
 START_S = 150
 """How long one may take to start: MLflow loads for long, and H-7 gives eight minutes."""
 ROWS = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]
@@ -141,8 +145,9 @@ def report(judged: Mapping[str, Verdicts]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     for server in servers:
         failures = [verdict for verdict in judged[server.name] if verdict["status"] == Status.FAILED]
-        lines += ["", f"**{server.title}** fails in {len(failures)}:" if failures else f"**{server.title}** fails in none."]
-        lines += [f"- {found['number']} {found['title']} ({found['severity']}): {_first_line(found)}" for found in failures]
+        lines += ["", f"**{server.title}**: {len(failures) or 'none'} failed"]
+        for severity in Severity:
+            lines += _named(severity, [verdict for verdict in failures if verdict["severity"] == severity])
     return "\n".join(lines)
 
 
@@ -161,7 +166,8 @@ def main() -> int:
         return 1
     print(report(judged))
     if arguments.write:
-        put(arguments.write, [told("Containers of others", "python -m local_test.foreign", report(judged))], "# Conformance\n")
+        heading = arguments.write.read_text().partition("\n## ")[0] if arguments.write.exists() else "# Conformance\n"
+        put(arguments.write, [told(TITLE, "python -m local_test.foreign", report(judged))], heading)
     return 0
 
 
@@ -210,9 +216,17 @@ def _take_model(image: str, engine: str, folder: Path) -> Path:
     return target
 
 
-def _first_line(verdict: Mapping[str, Any]) -> str:
-    lines = str(verdict["seen"]).splitlines()
-    return lines[0][:200].replace("|", "\\|") if lines else ""
+def _named(severity: Severity, failures: Verdicts) -> list[str]:
+    """Return a line a failure that fails on SageMaker, with what was seen; one line for all that are less."""
+    if severity is Severity.SAGEMAKER:
+        return [f"- {severity}: {found['number']} {found['title']}: {_begin(found['seen'])}" for found in failures]
+    rules = "; ".join(f"{found['number']} {found['title']}" for found in failures)
+    return [f"- {severity}: {rules}"] if rules else []
+
+
+def _begin(seen: str) -> str:
+    line = seen.splitlines()[0] if seen else ""
+    return (line if len(line) <= MOST_SEEN else line[:MOST_SEEN] + "…").replace("|", "\\|")
 
 
 if __name__ == "__main__":
