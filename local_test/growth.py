@@ -29,7 +29,7 @@ from local_test.measured import Table
 from local_test.runners import ROOT
 
 SAMPLE_S = 0.1
-FIXED_MB = 300
+FIXED_MB = 350
 COLUMNS = (
     "estimator",
     "rows",
