@@ -40,7 +40,7 @@ class Moment:
 
 
 MOMENTS = (
-    Moment("while reading", {}, "train: ", 8),
+    Moment("while reading", {}, "train: ", 2),
     Moment("in the fit", {}, "fit: begins", 20),
     Moment("in the fit", {"estimator": "lightgbm"}, "fit: begins", 20),
     Moment("in the fit", {"estimator": "mlp"}, "fit: begins", 90),
