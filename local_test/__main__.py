@@ -10,7 +10,8 @@ import socket
 import sys
 from pathlib import Path
 
-from local_test.conformance import add_arguments, conformance, pair
+from local_test.arguments import pair
+from local_test.conformance import add_arguments, conformance
 from local_test.doctor import add_arguments as add_doctor_arguments
 from local_test.doctor import doctor
 from local_test.emulator import train

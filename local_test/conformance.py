@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from local_test.arguments import add_what_is_given, payload_of, platform_of
 from local_test.rules import RULES
-from local_test.runners import Containers, Processes
-from local_test.subject import Payload, Subject
+from local_test.subject import Subject
 from local_test.verdicts import Blocked, DoesNotApply, Rule, Status, Unjudged, Verdict, Violated
 
 MOST_SEEN = 2_000
@@ -96,11 +96,8 @@ def conformance(arguments: argparse.Namespace) -> int:
         RuntimeError: there is no such image, or no such rule.
         OSError: a file that was given can't be read.
     """
-    platform = Containers(arguments.image, arguments.engine) if arguments.image else Processes()
-    if isinstance(platform, Containers):
-        platform.check()
+    platform = platform_of(arguments)
     rules = chosen(arguments.only, arguments.platform)
-    payload = Payload(arguments.payload.read_bytes(), arguments.content_type) if arguments.payload else None
     verdicts = []
     with tempfile.TemporaryDirectory(prefix="berth-conformance-", ignore_cleanup_errors=True) as folder:
         subject = Subject(
@@ -108,7 +105,7 @@ def conformance(arguments: argparse.Namespace) -> int:
             Path(folder),
             train_data=arguments.train_data,
             channel=arguments.channel,
-            payload=payload,
+            payload=payload_of(arguments),
             model_tar=arguments.model,
             hyperparameters=dict(arguments.hyperparameter),
             environ=dict(arguments.env),
@@ -132,17 +129,7 @@ def conformance(arguments: argparse.Namespace) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `conformance` takes."""
-    parser.add_argument("image", nargs="?", default="", help="what to judge; this source tree, as processes, without one")
-    parser.add_argument("--engine", default="docker", help="docker or podman")
-    parser.add_argument("--train-data", type=Path, help="a folder for the training channel; without it training isn't judged")
-    parser.add_argument("--channel", default="training", help="that channel's name")
-    parser.add_argument("--hyperparameter", action="append", default=[], type=pair, metavar="NAME=VALUE")
-    parser.add_argument("--env", action="append", default=[], type=pair, metavar="NAME=VALUE", help="for the container")
-    parser.add_argument("--model", type=Path, help="a model.tar.gz to serve in place of what training leaves")
-    parser.add_argument("--payload", type=Path, help="a file with a request that is to be answered with 200")
-    parser.add_argument("--content-type", default="text/csv", help="the payload's media type")
-    parser.add_argument("--start-seconds", type=float, default=60, help="how long to wait for the first 200 of /ping")
-    parser.add_argument("--train-seconds", type=float, default=120, help="how long a training job may take")
+    add_what_is_given(parser, what="to judge", without_data="training isn't judged", train_s=120)
     parser.add_argument("--distributed", action="store_true", help="say that it trains on several hosts")
     parser.add_argument("--pipe", action="store_true", help="say that it reads Pipe mode")
     parser.add_argument(
@@ -153,14 +140,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--junit", type=Path, help="write JUnit XML here")
     parser.add_argument("--json", type=Path, help="write JSON here")
-
-
-def pair(text: str) -> tuple[str, str]:
-    """Return an argument's name and value."""
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, such as estimator=ridge")
-    return name, value
 
 
 def _with_needs(rules: Sequence[Rule]) -> list[Rule]:

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from local_test.arguments import add_what_is_given, payload_of, platform_of
 from local_test.causes import Finding, diagnose
-from local_test.conformance import pair
 from local_test.emulator import lay_out
 from local_test.observations import Observations
 from local_test.runners import Containers, Processes
-from local_test.subject import Payload
 from local_test.watching import watch_serving, watch_training
 
 FIRST_LINES = 5
@@ -29,9 +28,7 @@ def doctor(arguments: argparse.Namespace) -> int:
         OSError: a file that was given can't be read.
     """
     options = ("--memory", arguments.memory) if arguments.memory else ()
-    platform = Containers(arguments.image, arguments.engine, options) if arguments.image else Processes()
-    if isinstance(platform, Containers):
-        platform.check()
+    platform = platform_of(arguments, options)
     healthy = True
     with tempfile.TemporaryDirectory(prefix="berth-doctor-", ignore_cleanup_errors=True) as folder:
         for seen in _watched(platform, arguments, Path(folder)):
@@ -58,17 +55,7 @@ def report(seen: Observations, findings: list[Finding]) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `doctor` takes: as `conformance`, where it makes sense."""
-    parser.add_argument("image", nargs="?", default="", help="what is ill; this source tree, as processes, without one")
-    parser.add_argument("--engine", default="docker", help="docker or podman")
-    parser.add_argument("--train-data", type=Path, help="a folder for the training channel; without it only serve is started")
-    parser.add_argument("--channel", default="training", help="that channel's name")
-    parser.add_argument("--hyperparameter", action="append", default=[], type=pair, metavar="NAME=VALUE")
-    parser.add_argument("--env", action="append", default=[], type=pair, metavar="NAME=VALUE", help="for the container")
-    parser.add_argument("--model", type=Path, help="a model.tar.gz to serve in place of what training leaves")
-    parser.add_argument("--payload", type=Path, help="a file with a request that is to be answered with 200")
-    parser.add_argument("--content-type", default="text/csv", help="the payload's media type")
-    parser.add_argument("--start-seconds", type=float, default=60, help="how long to wait for the first 200 of /ping")
-    parser.add_argument("--train-seconds", type=float, default=300, help="after which training is stopped")
+    add_what_is_given(parser, what="is ill", without_data="only serve is started", train_s=300)
     parser.add_argument("--memory", default="", help="as much as the instance has, such as 4g: a limit for the container")
 
 
@@ -103,8 +90,7 @@ def _watched(platform: Containers | Processes, arguments: argparse.Namespace, fo
         model.mkdir(parents=True)
         links, unreadable = unpack(arguments.model, model)
     model.mkdir(parents=True, exist_ok=True)
-    payload = Payload(arguments.payload.read_bytes(), arguments.content_type) if arguments.payload else None
-    served = watch_serving(platform, model, environ, arguments.start_seconds, payload)
+    served = watch_serving(platform, model, environ, arguments.start_seconds, payload_of(arguments))
     yield replace(served, model_links=links, model_unreadable=unreadable)
 
 

@@ -26,6 +26,7 @@ import numpy as np
 from contract.manifest import read_manifest
 from local_test.emulator import lay_out
 from local_test.measured import Table
+from local_test.procfs import family
 from local_test.runners import ROOT
 
 SAMPLE_S = 0.1
@@ -237,23 +238,13 @@ def run(command: Sequence[str], environ: Mapping[str, str], watch: bool = False)
 def _resident_mb(pid: int) -> float:
     """Return what a program and its children hold: their own pages, shared ones counted once, and the libraries."""
     anonymous, libraries = 0, 0
-    for process in _tree(pid):
+    for process in (Path("/proc") / str(member) for member in family(pid)):
         with contextlib.suppress(OSError):  # it has just ended
             rollup = (process / "smaps_rollup").read_text()
             anonymous += sum(int(kb) for kb in re.findall(r"^Pss_(?:Anon|Shmem): +(\d+)", rollup, re.MULTILINE))
             files = re.search(r"^RssFile:\s+(\d+)", (process / "status").read_text(), re.MULTILINE)
             libraries = max(libraries, int(files[1]) if files else 0)
     return (anonymous + libraries) * 1024 / 1e6
-
-
-def _tree(pid: int) -> list[Path]:
-    """Return the folders in /proc of a process and all below it."""
-    processes = [Path("/proc") / str(pid)]
-    for process in processes:
-        for task in process.glob("task/*/children"):
-            with contextlib.suppress(OSError):
-                processes += [Path("/proc") / child for child in task.read_text().split()]
-    return processes
 
 
 def main() -> int:

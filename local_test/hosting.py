@@ -9,6 +9,7 @@ from typing import Any
 
 from local_test import payloads
 from local_test.emulator import serving
+from local_test.procfs import children
 from local_test.runners import Processes
 
 Body = Callable[..., bytes]
@@ -42,11 +43,6 @@ def body_memory(base: Path, size_mb: int, names: Sequence[str] = tuple(BODIES)) 
                 raise RuntimeError(f"{name}: {reply.status} {reply.text[:500]}")
             times[name] = (_peak_bytes(worker) - before) / len(body)
     return times
-
-
-def children(pid: int) -> list[int]:
-    """Return the processes that a process has started, and not their own."""
-    return [int(child) for thread in Path(f"/proc/{pid}/task").iterdir() for child in (thread / "children").read_text().split()]
 
 
 def _body(manifest: Mapping[str, Any], make: Body, size: int) -> bytes:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from local_test import payloads
+from local_test import payloads, procfs
 from local_test.emulator import Endpoint, serving, stop
 from local_test.runners import Containers, Processes
 
@@ -179,8 +179,7 @@ def flat_memory(base: Path, requests: int) -> tuple[str, str]:
 
 def children(endpoint: Endpoint) -> list[int]:
     """Return the workers' process numbers."""
-    pid = endpoint.program.popen.pid  # type: ignore[attr-defined]
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return procfs.children(endpoint.program.pid)
 
 
 def pss_bytes(pid: int) -> int:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import BinaryIO
 from urllib.parse import parse_qs, urlsplit
 
 from local_test.emulator import Endpoint
@@ -55,7 +56,11 @@ def handler(answers: Answers) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) if not self.is_chunked() else self.chunks()
+            body = (
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                if not self.is_chunked()
+                else read_chunks(self.rfile)
+            )
             headers = {name.lower(): value for name, value in self.headers.items()}
             ping = (200, b"", LINES)
             status, said, media_type = ping if self.path == "/ping" else answers(self.command, self.path, body, headers)
@@ -73,18 +78,20 @@ def handler(answers: Answers) -> type[BaseHTTPRequestHandler]:
         def is_chunked(self) -> bool:
             return self.headers.get("Transfer-Encoding", "").lower() == "chunked"
 
-        def chunks(self) -> bytes:
-            parts = []
-            while size := int(self.rfile.readline(), 16):
-                parts.append(self.rfile.read(size))
-                self.rfile.readline()
-            self.rfile.readline()
-            return b"".join(parts)
-
         def log_message(self, *_: object) -> None:
             pass
 
     return Handler
+
+
+def read_chunks(stream: BinaryIO) -> bytes:
+    """Return a body that came in chunks."""
+    parts = []
+    while size := int(stream.readline(), 16):
+        parts.append(stream.read(size))
+        stream.readline()
+    stream.readline()
+    return b"".join(parts)
 
 
 def invocations(answer: Callable[[bytes], Answer]) -> Answers:

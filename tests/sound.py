@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 
+from fakes import read_chunks
+
 from local_test.emulator import Endpoint
 from local_test.runners import Launch
 from local_test.subject import Subject
@@ -68,12 +70,7 @@ class Sound(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def chunks(self) -> bytes:
-        parts = []
-        while size := int(self.rfile.readline(), 16):
-            parts.append(self.rfile.read(size))
-            self.rfile.readline()
-        self.rfile.readline()
-        return b"".join(parts)
+        return read_chunks(self.rfile)
 
     def kind(self) -> str:
         kind = self.headers.get("Content-Type", CSV).partition(";")[0].strip().lower()

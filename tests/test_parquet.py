@@ -23,8 +23,8 @@ from conftest import SAMPLE
 from contract.declaration import Feature
 from contract.errors import BadData, BerthError, Overloaded, PayloadTooLarge, SchemaMismatch, UnreadableBody
 from local_test.emulator import Endpoint, serving, stop
-from local_test.hosting import children
 from local_test.payloads import csv_body, parquet_body
+from local_test.procfs import children
 from local_test.runners import Processes
 from serving import parquet
 from serving.codecs import read_body

@@ -18,7 +18,6 @@ from contract.errors import AlgorithmError, BerthError, UserError
 from contract.files import write_text
 from contract.hyperparameters import ignored_hyperparameters, parse_hyperparameters
 from contract.job import Job, read_job
-from training.drawing import Drawer
 from training.settings import Settings
 from training.stop import Stop
 
@@ -81,6 +80,8 @@ def train(settings: Settings, job: Job, stop: Stop, cluster: Cluster | None = No
     for name in ignored_hyperparameters(job.hyperparameters, DECLARATION.hyperparameters, str(values["estimator"])):
         print(f"train: {name} is ignored: it is no hyperparameter of {values['estimator']}", flush=True)
     print(f"train: {DECLARATION.name}, {values['estimator']}, {_job_name(job)}", flush=True)
+    from training.drawing import Drawer
+
     drawer = Drawer()
     drawer.start()
 
