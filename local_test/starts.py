@@ -165,12 +165,11 @@ class _Watcher:
         start.listens = listens_at(program)
         if not idle or start.listens is None or (start.listens and self._is_idle(1)):
             self._ping()
-        if start.ready_s is not None:
-            return True
         if not self._is_running(program):
+            start.ready_s = None  # it was another container that answered: engines give an address again at once
             start.output, start.exit_code = program.output(), program.wait()
             return True
-        return self._waits_elsewhere() or self._knows_no_ping()
+        return start.ready_s is not None or self._waits_elsewhere() or self._knows_no_ping()
 
     def _ping(self) -> None:
         start = self.start
@@ -183,9 +182,10 @@ class _Watcher:
             start.ready_s = start.elapsed_s
 
     def _is_running(self, program: Program) -> bool:
-        if program.pid and isinstance(program, Container) and Path(f"/proc/{program.pid}").exists():
+        if _is_seen(program):
             return True
-        if self.start.elapsed_s - self.asked_s < ASK_RUNNING_S and not program.pid:
+        waits = self.start.ready_s is None and self.start.elapsed_s - self.asked_s < ASK_RUNNING_S
+        if waits and not program.pid:
             return True
         self.asked_s = self.start.elapsed_s
         return program.is_running()
@@ -229,7 +229,7 @@ def wait_until(endpoint: Endpoint, ready: Callable[[Endpoint], bool], began: flo
     last = "nothing listened"
     while time.monotonic() - began < patience_s:
         try:
-            if ready(endpoint):
+            if ready(endpoint) and (_is_seen(endpoint.program) or endpoint.program.is_running()):
                 return
             last = "it answered, and not as it should"
         except OSError as error:
@@ -247,6 +247,11 @@ def listens_at(program: Program) -> frozenset[Address] | None:
         return None
     owners = None if isinstance(program, Container) else procfs.family(program.pid)  # a process shares this machine's network
     return procfs.listening(program.pid, owners)
+
+
+def _is_seen(program: Program) -> bool:
+    """Say whether a container's first process can be seen from here, which costs no question to the engine."""
+    return isinstance(program, Container) and bool(program.pid) and Path(f"/proc/{program.pid}").exists()
 
 
 def _leads_to_200(endpoint: Endpoint) -> bool:

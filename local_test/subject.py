@@ -232,7 +232,7 @@ class Subject(Given):
             Unjudged: a source tree can't be started so, or this machine can't reach the engine's containers.
         """
         if isinstance(self.platform, Processes):
-            return _start_process(self.platform, launch)
+            return self._start_process(self.platform, launch)
         try:
             return self.platform.launch(launch)
         except OutOfReach as error:
@@ -240,20 +240,19 @@ class Subject(Given):
         except RuntimeError as error:
             raise Violated(str(error)) from error
 
+    def _start_process(self, processes: Processes, launch: Launch) -> Program:
+        """Start a word of a source tree as nearly as that can be."""
+        if launch.options or len(launch.words) != 1:
+            raise Unjudged("this needs an image and a container engine, and a source tree was given")
+        folders = {place: folder for folder, place, *_ in (mount.split(":") for mount in launch.mounts)}
+        base = Path(folders.get("/opt/ml") or tempfile.mkdtemp(prefix="started-", dir=self.folder))
+        if "/opt/ml/model" in folders:
+            (base / "model").symlink_to(folders["/opt/ml/model"])
+        return processes.start(launch.words[0], base, launch.environ)
+
 
 def _answer(endpoint: Endpoint, payload: Payload) -> Reply | str:
     try:
         return endpoint.invoke(payload.body, payload.content_type)
     except OSError as error:
         return f"{type(error).__name__}: {error}"
-
-
-def _start_process(processes: Processes, launch: Launch) -> Program:
-    """Start a word of a source tree as nearly as that can be."""
-    if launch.options or len(launch.words) != 1:
-        raise Unjudged("this needs an image and a container engine, and a source tree was given")
-    folders = {place: folder for folder, place, *_ in (mount.split(":") for mount in launch.mounts)}
-    base = Path(tempfile.mkdtemp(prefix="berth-")) if "/opt/ml" not in folders else Path(folders["/opt/ml"])
-    if "/opt/ml/model" in folders:
-        (base / "model").symlink_to(folders["/opt/ml/model"])
-    return processes.start(launch.words[0], base, launch.environ)
