@@ -42,8 +42,8 @@ run-image: setup ## what `run` does, in containers of IMAGE
 
 local-mode: ## train and serve IMAGE through the SageMaker SDK's own local mode, versions 3 and 2
 	@mkdir -p build && $(PYTHON) .ci/venv .venv-sdk3 sdk3 && $(PYTHON) .ci/venv .venv-sdk2 sdk2
-	@.venv-sdk3/bin/python -m local_test.sdk3 --image $(IMAGE) --data '$(DATA)' $(KNOBS)
-	@.venv-sdk2/bin/python -m local_test.sdk2 --image $(IMAGE) --data '$(DATA)' $(KNOBS)
+	@.venv-sdk3/bin/python -m local_test.sdk.v3 --image $(IMAGE) --data '$(DATA)' $(KNOBS)
+	@.venv-sdk2/bin/python -m local_test.sdk.v2 --image $(IMAGE) --data '$(DATA)' $(KNOBS)
 
 conformance: setup ## judge IMAGE by every platform's rules: DATA=, PAYLOAD=, CONTENT_TYPE=, ARGS="--junit FILE .."
 	@$(SAMPLE_PAYLOAD) $(RUN) conformance $(IMAGE) --train-data '$(DATA)' --payload $(PAYLOAD) --content-type $(CONTENT_TYPE) $(KNOBS) $(ARGS)

@@ -17,7 +17,7 @@ from local_test.doctor import doctor
 from local_test.emulator import train
 from local_test.run import prepare, run
 from local_test.runners import Containers, Platform, Processes
-from local_test.soak import soak
+from local_test.soak.sections import soak
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -22,13 +22,13 @@ from typing import Any
 
 import pytest
 
-from local_test.asynchronous import AsyncEndpoint, serving_async
 from local_test.emulator import Endpoint, serving
-from local_test.frontend import FrontEnd, serving_models
-from local_test.jobs import TrainingJob
-from local_test.pipeline import Pipeline, Stage, serving_pipeline
+from local_test.emulator.asynchronous import AsyncEndpoint, serving_async
+from local_test.emulator.frontend import FrontEnd, serving_models
+from local_test.emulator.jobs import TrainingJob
+from local_test.emulator.pipeline import Pipeline, Stage, serving_pipeline
+from local_test.emulator.transform import Transformed, TransformJob, run_job
 from local_test.runners import Containers, Platform, Processes
-from local_test.transform import Transformed, TransformJob, run_job
 
 # Training
 
@@ -45,7 +45,7 @@ def training_job(platform: Platform, tmp_path: Path) -> Callable[..., TrainingJo
     """A function: a training job over channels, with hyperparameters and any other field of TrainingJob.
 
     `run` runs it to its end or stops it, `reclaim` takes its machine away; each start finds a fresh /opt/ml and what was
-    uploaded of its checkpoints. `options` set File, FastFile or Pipe mode; `local_test.shards` runs it on several
+    uploaded of its checkpoints. `options` set File, FastFile or Pipe mode; `local_test.emulator.shards` runs it on several
     hosts.
     """
     numbers = itertools.count(1)

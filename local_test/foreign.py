@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from local_test.measured import put, told
 from local_test.runners import ROOT
+from local_test.soak.measured import put, told
 from local_test.verdicts import Severity, Status
 
 RECIPES = ROOT / "tests" / "foreign"

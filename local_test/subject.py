@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from local_test.emulator import Endpoint, Outcome, Reply, lay_out, stop
+from local_test.emulator.jobs import TrainingJob
 from local_test.given import CAPABILITIES as CAPABILITIES
 from local_test.given import Given
 from local_test.given import Payload as Payload
-from local_test.jobs import TrainingJob
 from local_test.network import OutOfReach
 from local_test.runners import Launch, Processes, Program
 from local_test.starts import Start, wait_until, watch

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from local_test.doctor.observations import Answer, Observations
 from local_test.entry import Entry
-from local_test.observations import Answer, Observations
 from local_test.procfs import Address, Memory
 
 EVERYWHERE = frozenset({Address("0.0.0.0", 8080)})

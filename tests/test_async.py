@@ -12,9 +12,9 @@ import pytest
 from fakes import Answer, answering, summing, sums
 
 from local_test import payloads
-from local_test.asynchronous import AsyncEndpoint, serving_async
 from local_test.emulator import Endpoint
-from local_test.pipeline import Pipeline, Stage, serving_pipeline
+from local_test.emulator.asynchronous import AsyncEndpoint, serving_async
+from local_test.emulator.pipeline import Pipeline, Stage, serving_pipeline
 from local_test.runners import Process, Processes
 
 ROWS = b"1,2\n3,4"

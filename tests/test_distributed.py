@@ -26,7 +26,7 @@ from contract.errors import AlgorithmError, BadData, UserError
 from contract.hyperparameters import parse_hyperparameters
 from contract.job import Channel, Job
 from local_test.hosts import Host, cut_off, finish, lay, missing, running, worker_of
-from local_test.scale import fits_over_hosts
+from local_test.soak.scale import fits_over_hosts
 from model import DECLARATION
 from model.metrics import measure
 from model.pipeline import build_pipeline

@@ -21,14 +21,14 @@ from conftest import ROOT, docker_client
 from observed import MADE, ended, job, ready, unready
 
 from local_test import procfs
-from local_test.causes import CAUSES, diagnose
 from local_test.doctor import add_arguments, doctor, report, unpack
+from local_test.doctor.causes import CAUSES, diagnose
+from local_test.doctor.observations import Answer, Observations
+from local_test.doctor.watch import written
+from local_test.doctor.watching import watch_serving, watch_training
 from local_test.emulator import lay_out
-from local_test.observations import Answer, Observations
 from local_test.procfs import Address
 from local_test.runners import Containers
-from local_test.watch import written
-from local_test.watching import watch_serving, watch_training
 
 BASE = "berth-ailing:base"
 AT_ONCE = 6
@@ -203,7 +203,9 @@ def test_a_container(name: str, seen_of: Callable[[str], Observations]) -> None:
 
 
 def test_a_container_is_watched_where_its_processes_cannot_be_seen(docker, ailing_base, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("local_test.watch._first_process", lambda docker, name: 0)  # as where the engine has its own machine
+    monkeypatch.setattr(
+        "local_test.doctor.watch._first_process", lambda docker, name: 0
+    )  # as where the engine has its own machine
     seen = watched(docker, "sound", CONTAINERS["a sound server"], tmp_path / "sound")
     assert (seen.listeners, seen.memory, names(seen)) == (None, None, [])
     assert "where it listens can't be seen from here" in report(seen, [])

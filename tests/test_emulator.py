@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from local_test.checkpoints import Uploader
-from local_test.jobs import TrainingJob
+from local_test.emulator.checkpoints import Uploader
+from local_test.emulator.jobs import TrainingJob
+from local_test.emulator.shards import clashes, over_hosts, run_together, shard
+from local_test.emulator.streams import objects, recordio, streaming
 from local_test.runners import Containers, Processes
-from local_test.shards import clashes, over_hosts, run_together, shard
-from local_test.streams import objects, recordio, streaming
 from training import pipe
 
 COUNTS = """
@@ -150,7 +150,7 @@ def test_a_job_that_does_not_end_is_ended(tmp_path: Path) -> None:
 @pytest.mark.parametrize("removable", [True, False], ids=["", "where another user's files can't be removed"])
 def test_each_start_finds_a_fresh_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removable: bool) -> None:
     if not removable:
-        monkeypatch.setattr("local_test.jobs.shutil.rmtree", lambda folder, ignore_errors: None)
+        monkeypatch.setattr("local_test.emulator.jobs.shutil.rmtree", lambda folder, ignore_errors: None)
     source = data(tmp_path / "data", {"a.csv": "1"})
     made = "made = pathlib.Path(os.environ['SAGEMAKER_BASE_DIR'], 'model/m')"
     program = f"import os, pathlib, sys; {made}; sys.exit(made.exists() or made.write_text(''))"

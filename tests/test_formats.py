@@ -12,10 +12,10 @@ import pytest
 from faults import FAULTS, CutsLarge, LikeNginx
 from sound import CSV, JSON, Refused, Served, Servers, Sound, named
 
-from local_test import conformance, wire
+from local_test import conformance
 from local_test.conformance import judge
-from local_test.records import instances, padded, table
-from local_test.rules import errors, formats, headers, limits, rows
+from local_test.rules import errors, formats, headers, limits, rows, wire
+from local_test.rules.records import instances, padded, table
 from local_test.runners import Processes
 from local_test.subject import Payload, Subject
 from local_test.verdicts import Rule, Status, Verdict

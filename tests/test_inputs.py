@@ -34,8 +34,8 @@ from contract.manifest import read_manifest
 from contract.metrics import metric_regex
 from contract.paths import Paths
 from local_test.emulator import lay_out, stop, train
+from local_test.emulator.streams import framed, streaming
 from local_test.runners import Processes
-from local_test.streams import framed, streaming
 from model import DECLARATION
 from training import blocks, parquet, pipe
 from training.arrow import Unclear

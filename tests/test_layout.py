@@ -235,8 +235,7 @@ def errors() -> dict[str, type[BerthError]]:
     """Every deliberate error of ours by name, wherever it is defined."""
     for package in PACKAGES:
         for path in (ROOT / package).glob("[a-z]*.py"):
-            if path.stem not in {"sdk", "sdk2", "sdk3"}:  # they need another environment
-                importlib.import_module(f"{package}.{path.stem}")
+            importlib.import_module(f"{package}.{path.stem}")
     return {cls.__name__: cls for cls in _subclasses(BerthError)}
 
 

@@ -11,10 +11,11 @@ import pytest
 from ahead import ahead, scratch
 from conftest import ROOT, SAMPLE, timed
 
-from local_test import growth, payloads
+from local_test import payloads
 from local_test.emulator import Endpoint, lay_out, serving, train
 from local_test.run import CALLS, run
 from local_test.runners import Containers, Processes
+from local_test.soak import growth
 
 FEW_ROUNDS = {"max_iter": "20"}
 

@@ -22,9 +22,9 @@ from ahead import ahead, scratch
 
 from contract.errors import BerthError, NoRoom
 from local_test.emulator import Endpoint, Reply, serving
-from local_test.multimodel import FrontEnd, cycle, faults, is_right, resident_bytes, train_schemas
 from local_test.payloads import csv_body, json_body, parquet_body
 from local_test.runners import Containers, Processes
+from local_test.soak.multimodel import FrontEnd, cycle, faults, is_right, resident_bytes, train_schemas
 from serving.models import FIXED_BYTES, KEPT_TIMES, Models, find_model
 from serving.settings import MIB, Settings
 

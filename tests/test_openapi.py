@@ -15,8 +15,8 @@ from trees import copy_of_the_tree
 import contract.errors
 from contract.errors import BerthError
 from local_test.emulator import serving
-from local_test.fuzz import fuzz
 from local_test.runners import Processes
+from local_test.soak.fuzz import fuzz
 from serving.openapi import BODY_ERRORS, PAGES
 from serving.predictor import load_predictor
 

@@ -11,8 +11,8 @@ from ahead import ahead
 from conftest import docker_client
 
 from local_test import outcomes
-from local_test.hosting import body_memory
-from local_test.soak import container_start, image_parts, start_up
+from local_test.soak.hosting import body_memory
+from local_test.soak.sections import container_start, image_parts, start_up
 
 
 @pytest.fixture

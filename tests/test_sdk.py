@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import long
 
-from local_test import sandbox, sdk
+from local_test import sdk
+from local_test.sdk import sandbox
 
 ROOT = Path(__file__).resolve().parent.parent
 INVOKE = ["invoke with text/csv", "invoke with application/json", "invoke with application/jsonlines"]
@@ -58,7 +59,7 @@ def command(generation, image, docker, sdk_python, before):
         "AWS_PROFILE": "there-is-none",
         "COMPOSE_PROJECT_NAME": "somebody-elses",
     }
-    words = [str(sdk_python(generation)), "-m", f"local_test.{generation}", "--image", image]
+    words = [str(sdk_python(generation)), "-m", f"local_test.sdk.v{generation[-1]}", "--image", image]
     return {"args": words, "env": environ, "cwd": ROOT, "text": True}
 
 

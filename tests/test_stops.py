@@ -20,7 +20,7 @@ from contract.files import TEMPORARY
 from contract.manifest import read_manifest
 from contract.metrics import metric_regex
 from local_test.emulator import lay_out
-from local_test.stops import COLUMNS, MOMENTS, measure
+from local_test.soak.stops import COLUMNS, MOMENTS, measure
 from serving.predictor import load_predictor
 from training import fit as fitting
 from training import rounds

@@ -12,11 +12,11 @@ import pytest
 from fakes import Answer, answering, invocations, summing, sums
 
 from local_test import payloads
-from local_test.batches import MIB, BadObject, body_of, mini_batches
 from local_test.emulator import Endpoint, serving
-from local_test.filters import BadFilter, Processing, parse, select
+from local_test.emulator.batches import MIB, BadObject, body_of, mini_batches
+from local_test.emulator.filters import BadFilter, Processing, parse, select
+from local_test.emulator.transform import BadParameters, Parameters, TransformJob, run_job, transform
 from local_test.runners import Processes
-from local_test.transform import BadParameters, Parameters, TransformJob, run_job, transform
 
 LINES = TransformJob(split_type="Line", assemble_with="Line")
 ROWS = b"1,2\n3,4\n5,6\n"

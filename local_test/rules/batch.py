@@ -12,9 +12,9 @@ from dataclasses import replace
 from itertools import cycle, islice
 
 from local_test.emulator import Endpoint, Reply
-from local_test.filters import CSV, JSON_LINES
+from local_test.emulator.filters import CSV, JSON_LINES
+from local_test.emulator.transform import BadParameters, TransformJob, offered_parameters, transform
 from local_test.subject import Subject
-from local_test.transform import BadParameters, TransformJob, offered_parameters, transform
 from local_test.verdicts import Blocked, DoesNotApply, Rule, Severity, Unjudged, Violated
 
 FEWEST, MOST = 3, 8

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Mapping
 
 from local_test.emulator import Reply
-from local_test.odd import (
+from local_test.rules.odd import (
     CURLS_TYPE,
     EMPTY,
     HALF_TEXT,
@@ -19,10 +19,10 @@ from local_test.odd import (
     odd_replies,
     refused,
 )
-from local_test.records import JSON, JSON_LINES
+from local_test.rules.records import JSON, JSON_LINES
+from local_test.rules.wire import ask, describe, header, media_type, payload_of
 from local_test.subject import Subject
 from local_test.verdicts import DoesNotApply, Rule, Severity, Violated
-from local_test.wire import ask, describe, header, media_type, payload_of
 
 MOST_BYTES = 2_048
 """Of an error that OriginalMessage hands on whole."""

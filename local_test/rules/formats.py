@@ -6,11 +6,11 @@ import json
 import re
 
 from local_test.emulator import INVOKE_S, Reply
-from local_test.odd import UNHEARD
-from local_test.records import CSV, JSON
+from local_test.rules.odd import UNHEARD
+from local_test.rules.records import CSV, JSON
+from local_test.rules.wire import answered, ask, describe, header, media_type, payload_of, send
 from local_test.subject import Subject
 from local_test.verdicts import DoesNotApply, Rule, Severity, Unjudged, Violated
-from local_test.wire import answered, ask, describe, header, media_type, payload_of, send
 
 AGAIN = 6
 

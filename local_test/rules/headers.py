@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
-from local_test.odd import UNHEARD
+from local_test.rules.odd import UNHEARD
+from local_test.rules.wire import answered, ask, connect, describe, exchange, payload_of
 from local_test.subject import Subject
 from local_test.verdicts import Rule, Severity, Violated
-from local_test.wire import answered, ask, connect, describe, exchange, payload_of
 
 ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 PASSED_ON = {

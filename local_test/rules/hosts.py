@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from local_test.emulator import Outcome
-from local_test.jobs import TrainingJob
+from local_test.emulator.jobs import TrainingJob
+from local_test.emulator.shards import clashes, over_hosts, run_together
 from local_test.rules.jobs import files, patience_s, why
-from local_test.shards import clashes, over_hosts, run_together
 from local_test.subject import Subject
 from local_test.verdicts import DoesNotApply, Rule, Severity, Violated
 

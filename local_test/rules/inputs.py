@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from local_test.jobs import TrainingJob
+from local_test.emulator.jobs import TrainingJob
 from local_test.rules.jobs import documents, ended_well, files, patience_s, respelled, run, why
 from local_test.runners import Containers
 from local_test.subject import Subject

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from local_test.emulator import Outcome
-from local_test.jobs import TrainingJob
+from local_test.emulator.jobs import TrainingJob
 from local_test.subject import Subject
 from local_test.verdicts import Violated
 

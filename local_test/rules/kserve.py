@@ -9,12 +9,12 @@ from typing import Any
 from urllib.parse import quote
 
 from local_test.emulator import Endpoint, Reply
-from local_test.records import instances, is_number
 from local_test.rules.platforms import instances_body, predictions_of
+from local_test.rules.records import instances, is_number
+from local_test.rules.wire import describe, send
 from local_test.runners import Processes
 from local_test.subject import Subject
 from local_test.verdicts import DoesNotApply, Rule, Severity, Unjudged, Violated
-from local_test.wire import describe, send
 
 LIVE, READY, V1 = "/v2/health/live", "/v2/health/ready", "/v1/models"
 UNHEARD = "/v2/unheard-of"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from local_test.emulator import INVOKE_S, Reply
-from local_test.odd import NO_TEXT, odd_replies
-from local_test.records import padded
+from local_test.rules.odd import NO_TEXT, odd_replies
+from local_test.rules.records import padded
+from local_test.rules.wire import ask, describe, header, payload_of
 from local_test.subject import Subject
 from local_test.verdicts import Rule, Severity, Violated
-from local_test.wire import ask, describe, header, payload_of
 
 MIB = 2**20
 COMMON = (2 * MIB, 6 * MIB)

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from local_test.emulator import Endpoint, Reply
-from local_test.frontend import CONNECTIONS, Host, ask_at_once
+from local_test.emulator.frontend import CONNECTIONS, Host, ask_at_once
 from local_test.runners import Processes
 from local_test.subject import Subject
 from local_test.verdicts import Blocked, Rule, Severity, Unjudged, Violated

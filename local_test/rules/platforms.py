@@ -12,12 +12,12 @@ from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from local_test.emulator import PING_S, Endpoint, Reply, stop
-from local_test.records import instances
 from local_test.rules.ending import ignores_sigterm
+from local_test.rules.records import instances
+from local_test.rules.wire import describe, send
 from local_test.runners import Containers
 from local_test.subject import Payload, Subject
 from local_test.verdicts import Blocked, DoesNotApply, Rule, Severity, Unjudged, Violated
-from local_test.wire import describe, send
 
 Made = TypeVar("Made")
 SAGEMAKER_PORT = 8080

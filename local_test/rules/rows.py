@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from local_test.emulator import Reply
-from local_test.odd import EMPTY_CELL, HEADED, HEADLESS, NAN_CELL, TOO_NARROW, TOO_WIDE, harmless, odd_replies, refused
-from local_test.records import CSV, Table, lines, table
+from local_test.rules.odd import EMPTY_CELL, HEADED, HEADLESS, NAN_CELL, TOO_NARROW, TOO_WIDE, harmless, odd_replies, refused
+from local_test.rules.records import CSV, Table, lines, table
+from local_test.rules.wire import ask, describe, header, media_type, payload_of
 from local_test.subject import Subject
 from local_test.verdicts import DoesNotApply, Rule, Severity, Violated
-from local_test.wire import ask, describe, header, media_type, payload_of
 
 COUNTS = (1, 2, 7)
 

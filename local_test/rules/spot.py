@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from local_test.checkpoints import UPLOADED, UPLOADING, Uploader
 from local_test.emulator import Outcome
-from local_test.jobs import TrainingJob
+from local_test.emulator.checkpoints import UPLOADED, UPLOADING, Uploader
+from local_test.emulator.jobs import TrainingJob
 from local_test.rules.jobs import ended_well, files, patience_s, why
 from local_test.subject import Subject
 from local_test.verdicts import DoesNotApply, Rule, Severity, Unjudged, Violated

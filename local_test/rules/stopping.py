@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local_test.emulator import STOP_TRAINING_S, Outcome
-from local_test.jobs import Running
+from local_test.emulator.jobs import Running
 from local_test.rules.jobs import KILLED, files
 from local_test.runners import Container, Program
 from local_test.subject import Subject

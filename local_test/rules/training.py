@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from local_test.emulator import Outcome
-from local_test.jobs import TrainingJob
+from local_test.emulator.jobs import TrainingJob
 from local_test.rules.jobs import documents, ended_well, files, was_cut, why
 from local_test.runners import Containers
 from local_test.subject import Subject

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import statistics
 
+from local_test.doctor.logged import needs_network, nested_model
+from local_test.doctor.observations import Answer, Observations
+from local_test.doctor.started import crash_loop, out_of_memory
 from local_test.emulator import INVOKE_S, PING_S
-from local_test.logged import needs_network, nested_model
-from local_test.observations import Answer, Observations
 from local_test.procfs import NAMES, Address
-from local_test.started import crash_loop, out_of_memory
 
 SLOW_PING_S = 1.0
 """Half of what is allowed (H-8): this machine may be the quicker one."""

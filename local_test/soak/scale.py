@@ -1,8 +1,8 @@
 """What a job comes to and costs as its hosts grow: 1, 2 and 3 network namespaces, which share this machine's CPUs.
 
 What holds on any machine is bytes; seconds of hosts that share CPUs show what more hosts add, not what they save.
-`make soak SECTIONS=scale` writes both tables to docs/measured.md, `python -m local_test.scale` prints that of the fits for any
-number of hosts, and docs/scaling.md says what follows for more of them.
+`make soak SECTIONS=scale` writes both tables to docs/measured.md, `python -m local_test.soak.scale` prints that of the fits
+for any number of hosts, and docs/scaling.md says what follows for more of them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from local_test.growth import write_rows
 from local_test.hosts import finish, lay
-from local_test.measured import Table
+from local_test.soak.growth import write_rows
+from local_test.soak.measured import Table
 
 HOSTS = (1, 2, 3)
 FEW, MANY, RUNS = 20, 120, 3
@@ -110,7 +110,7 @@ def _job(rows: int, hosts: int, folder: Path, knobs: Mapping[str, str]) -> Cost:
 
 def main() -> int:
     """Print the table of fits for the rows and hosts asked for."""
-    parser = argparse.ArgumentParser(prog="python -m local_test.scale", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m local_test.soak.scale", description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--hosts", type=int, nargs="+", default=HOSTS)
     parser.add_argument("--runs", type=int, default=RUNS)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from local_test import answered, logged, started
-from local_test.observations import Observations
+from local_test.doctor import answered, logged, started
+from local_test.doctor.observations import Observations
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from local_test.arguments import add_what_is_given, payload_of, platform_of
-from local_test.causes import Finding, diagnose
+from local_test.doctor.causes import Finding, diagnose
+from local_test.doctor.observations import Observations
+from local_test.doctor.watching import watch_serving, watch_training
 from local_test.emulator import lay_out
-from local_test.observations import Observations
 from local_test.runners import Containers, Processes
-from local_test.watching import watch_serving, watch_training
 
 FIRST_LINES = 5
 MIB = 2**20

@@ -23,12 +23,12 @@ from pathlib import Path
 
 from local_test import outcomes
 from local_test.emulator import lay_out, train
-from local_test.growth import cost_of_sample, growth_of_rows
-from local_test.hosting import body_memory
-from local_test.measured import put, section, told
 from local_test.runners import ROOT, Processes, free_port
-from local_test.scale import over_hosts
-from local_test.stops import kills, pytest_says, stops_of_rows
+from local_test.soak.growth import cost_of_sample, growth_of_rows
+from local_test.soak.hosting import body_memory
+from local_test.soak.measured import put, section, told
+from local_test.soak.scale import over_hosts
+from local_test.soak.stops import kills, pytest_says, stops_of_rows
 
 REQUESTS, FUZZ_INPUTS, FUZZ_EXAMPLES = 1_000_000, 1_000_000, 200
 ESTIMATORS = ("hist_gradient_boosting", "random_forest", "ridge", "mlp")
@@ -239,9 +239,9 @@ def _pytest(environ: dict[str, str], *tests: str) -> str:
 def models(count: int) -> str:
     """Cycle models of three schemas through a multi-model endpoint of limited memory."""
     options = ["--models", str(count), "--rounds", "8"]
-    command = [sys.executable, "-m", "local_test.multimodel", *options]
+    command = [sys.executable, "-m", "local_test.soak.multimodel", *options]
     title = f"{count} models in one multi-model endpoint"
-    return told(title, f"python -m local_test.multimodel {' '.join(options)}", _output(command))
+    return told(title, f"python -m local_test.soak.multimodel {' '.join(options)}", _output(command))
 
 
 def memory_of_bodies(base: Path, size_mb: int = 25) -> str:

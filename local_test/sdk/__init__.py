@@ -1,4 +1,4 @@
-"""What `sdk3` and `sdk2` share: the account of a rehearsal, and checks of the SDK's answers. Standard library only."""
+"""What `v3` and `v2` share: the account of a rehearsal, and checks of the SDK's answers. Standard library only."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ import posixpath
 import re
 from collections import Counter
 
-from local_test.logged import line_with
-from local_test.observations import Observations
+from local_test.doctor.logged import line_with
+from local_test.doctor.observations import Observations
 
 SHELLS = {"sh", "bash", "dash", "ash", "zsh"}
 INITS = {"tini", "tini-static", "dumb-init", "docker-init", "catatonit"}

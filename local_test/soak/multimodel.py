@@ -1,6 +1,6 @@
 """What many models do to a multi-model endpoint's memory.
 
-`python -m local_test.multimodel` cycles 500 models of about 1 MB, of three schemas, and tells.
+`python -m local_test.soak.multimodel` cycles 500 models of about 1 MB, of three schemas, and tells.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from local_test.emulator import Endpoint, Reply, lay_out, train
-from local_test.frontend import FrontEnd, serving_models
+from local_test.emulator.frontend import FrontEnd, serving_models
 from local_test.payloads import json_body
 from local_test.runners import ROOT, Process, Processes
 
@@ -185,7 +185,7 @@ def _write_noise(path: Path, name: str) -> None:
 
 def main() -> int:
     """Cycle models and print the figures; return 1 where an answer was wrong."""
-    parser = argparse.ArgumentParser(prog="python -m local_test.multimodel", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m local_test.soak.multimodel", description=__doc__)
     parser.add_argument("--models", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()

@@ -1,6 +1,6 @@
 """What training costs as the rows grow, beside a bare script that only reads, fits and dumps the same rows.
 
-`python -m local_test.growth --rows 10000 100000` prints the table; `make soak` writes it to docs/measured.md.
+`python -m local_test.soak.growth --rows 10000 100000` prints the table; `make soak` writes it to docs/measured.md.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ import numpy as np
 
 from contract.manifest import read_manifest
 from local_test.emulator import lay_out
-from local_test.measured import Table
 from local_test.procfs import family
 from local_test.runners import ROOT
+from local_test.soak.measured import Table
 
 SAMPLE_S = 0.1
 FIXED_MB = 350
@@ -249,7 +249,7 @@ def _resident_mb(pid: int) -> float:
 
 def main() -> int:
     """Print the table for the rows asked for."""
-    parser = argparse.ArgumentParser(prog="python -m local_test.growth", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m local_test.soak.growth", description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--estimators", nargs="+", default=["hist_gradient_boosting", "lightgbm"])

@@ -9,7 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from local_test import sandbox, sdk
+from local_test import sdk
+from local_test.sdk import sandbox
 
 LEFTOVER = "left by an earlier run"
 

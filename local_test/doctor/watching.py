@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from local_test.asking import POLL_S, ask_all
+from local_test.doctor.asking import POLL_S, ask_all
+from local_test.doctor.observations import Observations
+from local_test.doctor.watch import Watch
 from local_test.emulator import STOP_SERVING_S, STOP_TRAINING_S
 from local_test.entry import read_entry
-from local_test.observations import Observations
 from local_test.runners import Containers, Launch, Process, Processes, Program
 from local_test.subject import Payload
-from local_test.watch import Watch
 
 
 def watch_serving(

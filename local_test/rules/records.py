@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
 
+from local_test.rules.wire import media_type
 from local_test.subject import Payload
 from local_test.verdicts import DoesNotApply
-from local_test.wire import media_type
 
 CSV, JSON = "text/csv", "application/json"
 JSON_LINES = frozenset({"application/jsonlines", "application/x-jsonlines", "application/x-ndjson"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 
-from local_test.observations import Observations
+from local_test.doctor.observations import Observations
 
 MODEL, CHANNELS = "/opt/ml/model", "/opt/ml/input/data"
 MOST_SHOWN = 300

@@ -1,6 +1,6 @@
 """What stops and kills do to `train`: how long it goes on after a SIGTERM (T-27: 120 s, then SIGKILL), and what is lost.
 
-`python -m local_test.stops --rows 10000000` prints the table; `make soak` writes it to docs/measured.md.
+`python -m local_test.soak.stops --rows 10000000` prints the table; `make soak` writes it to docs/measured.md.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pathlib import Path
 from contract.errors import DamagedModel
 from contract.manifest import read_manifest
 from local_test.emulator import STOP_TRAINING_S
-from local_test.growth import lay_out_rows, write_rows
-from local_test.measured import Table
 from local_test.runners import ROOT, Platform, Processes, Program
+from local_test.soak.growth import lay_out_rows, write_rows
+from local_test.soak.measured import Table
 
 LEAST_S = 0.01
 COLUMNS = ("stopped", "estimator", "rows", "s from the signal to the end", "exit code", "left")
@@ -125,7 +125,7 @@ def _left(base: Path) -> str:
 
 def main() -> int:
     """Print the table for the rows asked for."""
-    parser = argparse.ArgumentParser(prog="python -m local_test.stops", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m local_test.soak.stops", description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--only", default="", help="moments whose estimator or name has this in it")
     arguments = parser.parse_args()

@@ -8,10 +8,10 @@ import socket
 import time
 from urllib.parse import urlsplit
 
+from local_test.doctor.observations import Answer
+from local_test.doctor.watch import Watch
 from local_test.emulator import INVOKE_S, PING_S
-from local_test.observations import Answer
 from local_test.subject import Payload
-from local_test.watch import Watch
 
 POLL_S = 0.1
 IDLE_S, BUSY = 0.4, 0.2

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from local_test.checkpoints import Uploader
 from local_test.emulator import STOP_TRAINING_S, Outcome, failure_of, lay_out
+from local_test.emulator.checkpoints import Uploader
+from local_test.emulator.streams import objects, streaming
 from local_test.runners import Container, Containers, Launch, Platform, Program
-from local_test.streams import objects, streaming
 
 LOCAL_PATH = "/state"
 """Where a container finds its checkpoints: not at /opt/ml/checkpoints, as a job may name any path."""

@@ -1,6 +1,6 @@
 """A running server against its own `/openapi.json`: schemathesis makes the requests, this file says what bodies may be.
 
-`python -m local_test.fuzz URL EXAMPLES` fuzzes by hand; it is schemathesis' hooks module at the same time.
+`python -m local_test.soak.fuzz URL EXAMPLES` fuzzes by hand; it is schemathesis' hooks module at the same time.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def fuzz(url: str, examples: int, folder: Path | None = None, *, paths: Sequence
     done = subprocess.run(
         [program, "run", f"{url}/openapi.json", *options, *LIMITS, *(f"--include-path={path}" for path in paths)],
         cwd=folder,
-        env={**os.environ, "SCHEMATHESIS_HOOKS": "local_test.fuzz", "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
+        env={**os.environ, "SCHEMATHESIS_HOOKS": "local_test.soak.fuzz", "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
         capture_output=True,
         text=True,
         check=False,

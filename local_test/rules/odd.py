@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from local_test.emulator import Reply
-from local_test.records import JSON, JSON_LINES, cells, is_number, join, table
+from local_test.rules.records import JSON, JSON_LINES, cells, is_number, join, table
+from local_test.rules.wire import ask, describe, media_type, payload_of
 from local_test.subject import Payload, Subject
 from local_test.verdicts import DoesNotApply, Violated
-from local_test.wire import ask, describe, media_type, payload_of
 
 UNHEARD = "application/x-unheard-of"
 """A media type that nobody reads or writes."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from local_test.emulator import Outcome
-from local_test.jobs import TrainingJob
+from local_test.emulator.jobs import TrainingJob
 from local_test.runners import Containers
 
 

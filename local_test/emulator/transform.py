@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from local_test.batches import READERS, BadObject, Record, body_of, mini_batches
 from local_test.emulator import Endpoint, Reply, serving
-from local_test.filters import CSV, BadFilter, Processing
+from local_test.emulator.batches import READERS, BadObject, Record, body_of, mini_batches
+from local_test.emulator.filters import CSV, BadFilter, Processing
 from local_test.runners import Platform
 
 MOST_MB = 100  # H-26: of all requests at once

@@ -11,7 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from local_test import sandbox, sdk
+from local_test import sdk
+from local_test.sdk import sandbox
 
 
 def rehearse(job: sdk.Job) -> None:

@@ -1,0 +1,1 @@
+"""The long measurements, and the file that keeps their figures."""
