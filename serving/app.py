@@ -70,30 +70,48 @@ class App:
         self._document = make_document(self.routes, self.page_paths, model, parts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request as ASGI has it: that of a page, or of a server that is not serving/worker.py."""
         if scope["type"] != "http":  # the bridge declines WebSockets
             await self.pages(scope, receive, send)
             return
-        request = Request(scope, receive)
-        routes, request.parameters = self.table.find(routed_path(scope))
-        if routes is None:
-            await self._show_page(request, scope, receive, send)
+        try:
+            answer = await self.answer(scope, receive)
+        except ClientGone:
             return
-        route = next(iter(routes.values()))
+        if answer is None:
+            await self._show_page(scope, receive, send)
+        else:
+            await send_answer(answer, send, with_body=scope["method"] != "HEAD")
+
+    async def answer(self, scope: Scope, receive: Receive, body: bytes | None = None) -> Answer | None:
+        """Return the answer to a request of the table's; None where the table has no such path.
+
+        Args:
+            scope: method, path, raw_path, headers and query_string, as ASGI has them.
+            receive: gives the body.
+            body: all of it, where it has come already.
+
+        Raises:
+            ClientGone: nobody waits for an answer.
+        """
+        routes, parameters = self.table.find(routed_path(scope))
+        if routes is None:
+            return None
+        request = Request(scope, receive, body)
+        request.parameters = parameters
+        route = routes.get(request.method) or next(iter(routes.values()))
         began = self.observer.begin()
         try:
-            answer = await self._respond(request, routes)
-        except ClientGone:
-            self.observer.gone(request, route.path, began)
-            return
-        except asyncio.CancelledError:
+            answer = await self._respond(request, route, routes)
+        except (ClientGone, asyncio.CancelledError):
             self.observer.gone(request, route.path, began)
             raise
         self.observer.end(request, route.path, answer, began=began, quiet=route.quiet)
-        await send_answer(answer, send, with_body=request.method != "HEAD")
+        return answer
 
-    async def _show_page(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _show_page(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let Flask answer, and take down what it answers."""
+        request = Request(scope, receive)
         path, began, head = self._page_path(request.path), self.observer.begin(), None
 
         async def watch(message: Mapping[str, Any]) -> None:
@@ -132,23 +150,22 @@ class App:
             Route("GET", "/openapi.json", ask_document, operation=DOCUMENT),
         ]
 
-    async def _respond(self, request: Request, routes: Mapping[str, Route]) -> Answer:
+    async def _respond(self, request: Request, route: Route, routes: Mapping[str, Route]) -> Answer:
         """Run a request's handler; every error becomes JSON here, of the shape its platform gives it."""
-        route = routes.get(request.method)
-        explain = (route or next(iter(routes.values()))).explain or error_answer
         try:
-            if route is None:
+            if route.method != request.method:
                 raise wrong_method(request.method, request.path, list(routes))
             return await route.handler(request)
         except ClientGone:
             raise
         except BerthError as error:
-            return explain(error, request.identity)
+            return (route.explain or error_answer)(error, request.identity)
         except Exception:
             identity = request.identity
             log.exception("request %s failed", identity)
             self.service.test_again()
-            return explain(BerthError("The server failed; its log has the cause under this request_id."), identity)
+            failed = BerthError("The server failed; its log has the cause under this request_id.")
+            return (route.explain or error_answer)(failed, identity)
 
 
 def _page_head(message: Mapping[str, Any]) -> Answer:
@@ -187,7 +204,8 @@ def routed_path(scope: Scope) -> str:
     """Return the path with its escapes read, but for an escaped slash: that one belongs to a name (contract 2.5)."""
     raw: bytes = scope.get("raw_path") or b""
     path: str = scope["path"]
-    return unquote(re.sub("%2[fF]", SLASH, raw.decode("utf-8", "replace"))) if b"%2f" in raw.lower() else path
+    is_escaped = b"%" in raw and b"%2f" in raw.lower()
+    return unquote(re.sub("%2[fF]", SLASH, raw.decode("utf-8", "replace"))) if is_escaped else path
 
 
 def _expression(path: str) -> re.Pattern[str]:

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from contract.crashes import crash_quietly
 from contract.declaration import Feature
 from contract.errors import BerthError, PayloadTooLarge, SchemaMismatch, UnreadableBody
-from serving.schema import Matrix, Schema, no_rows
+from serving.cells import Matrix
+from serving.schema import Schema, no_rows
 
 BATCH_ROWS = 8_192
 TEXTS = arrow.DataType.dictionary(arrow.DataType.int32(), arrow.DataType.utf8())

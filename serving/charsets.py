@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contract.errors import UnreadableBody, UnsupportedMediaType
-from serving.schema import short
+from serving.cells import short
 
 CHARSETS = {
     "utf-8": "utf-8",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypeVar
@@ -14,10 +14,12 @@ import numpy as np
 import orjson
 
 from contract.errors import SchemaMismatch, UnreadableBody, UserError
+from serving.cells import Matrix, short
 from serving.charsets import not_text, recode
 from serving.media import CSV, JSON, JSONLINES, JSONLINES_ALIASES, NPY, PARQUET
 from serving.parquet import read_parquet
-from serving.schema import Matrix, Schema, no_rows, short
+from serving.schema import Schema, no_rows
+from serving.shapes import arranged, from_columns, from_rows, from_split, is_row, kind
 
 Faults = dict[int, str]
 """Row number to what is wrong with it, where bad rows are to be passed over."""
@@ -50,6 +52,26 @@ R = TypeVar("R")
 def decode_csv(body: bytes, schema: Schema, form: Format, faults: Faults | None = None) -> Matrix:
     """Read one row a line; a first line of the features' names, in any order, is a header. Row numbers leave it out."""
     data = recode(body, form.charset).rstrip(b"\r\n ")
+    matrix = _plain_csv(data, schema, form)
+    return _csv(data, schema, form, faults) if matrix is None else matrix
+
+
+def _plain_csv(data: bytes, schema: Schema, form: Format) -> Matrix | None:
+    """Return the matrix of numbers alone, under a header or none, at the speed of NumPy; None where a closer look is needed."""
+    matrix = None if form.header == "present" else schema.from_plain_text(data)
+    if matrix is not None or form.header == "absent":
+        return matrix
+    head, _, rest = data.partition(b"\n")
+    try:
+        order = _header_order(list(csv.reader([head.decode()], strict=True)), schema, form)
+    except (csv.Error, UnicodeDecodeError):
+        return None
+    matrix = schema.from_plain_text(rest) if order and rest else None
+    return None if matrix is None else np.ascontiguousarray(matrix[:, order])
+
+
+def _csv(data: bytes, schema: Schema, form: Format, faults: Faults | None) -> Matrix:
+    """Read a row at a time, and find the first that can't be used."""
     reader = csv.reader(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", newline=""), strict=True)
     blocks: list[Matrix] = []
     first_row = 1
@@ -58,7 +80,7 @@ def decode_csv(body: bytes, schema: Schema, form: Format, faults: Faults | None 
         order = _header_order(rows, schema, form)
         rows = rows[1:] if order else rows
         while rows:
-            block = _read_rows(_arranged(rows, order, schema), first_row, schema.from_text, faults)
+            block = _read_rows(arranged(rows, order, schema), first_row, schema.from_text, faults)
             blocks += [block] if len(block) else []
             first_row += len(rows)
             rows = list(islice(reader, BLOCK_ROWS))
@@ -78,15 +100,15 @@ def decode_json(body: bytes, schema: Schema, form: Format, faults: Faults | None
         if isinstance(parameters := document.get("parameters"), dict):
             form.asked.update(parameters)
         if "instances" not in document:
-            return _from_split(document["dataframe_split"], schema)
+            return from_split(document["dataframe_split"], schema)
         document = document["instances"]
-    elif isinstance(document, dict) and not _is_row(document, schema):
-        return _from_columns(document, schema)
+    elif isinstance(document, dict) and not is_row(document, schema):
+        return from_columns(document, schema)
     if isinstance(document, dict):
         document = [document]
     if not isinstance(document, list):
-        raise UnreadableBody(f"{_kind(document)} stands where a list of rows was expected. GET /metadata has samples.")
-    return _from_rows(document, schema)
+        raise UnreadableBody(f"{kind(document)} stands where a list of rows was expected. GET /metadata has samples.")
+    return from_rows(document, schema)
 
 
 def decode_jsonlines(body: bytes, schema: Schema, form: Format, faults: Faults | None = None) -> Matrix:
@@ -98,7 +120,7 @@ def decode_jsonlines(body: bytes, schema: Schema, form: Format, faults: Faults |
             rows = list(map(orjson.loads, lines))
         except orjson.JSONDecodeError:
             rows = [_load_line(line, number) for number, line in enumerate(lines, first_row)]
-        return _from_rows(rows, schema, first_row)
+        return from_rows(rows, schema, first_row)
 
     starts = range(0, len(lines), BLOCK_ROWS)
     blocks = [_read_rows(lines[start : start + BLOCK_ROWS], start + 1, read, faults) for start in starts]
@@ -196,13 +218,6 @@ def _is_header(cells: Sequence[str], schema: Schema) -> bool:
     )
 
 
-def _arranged(rows: Sequence[Sequence[str]], order: list[int] | None, schema: Schema) -> Sequence[Sequence[str]]:
-    width = len(schema.names)
-    if order is None or order == list(range(width)):
-        return rows
-    return [[row[index] for index in order] if len(row) == width else row for row in rows]
-
-
 def _load_json(body: bytes, charset: str) -> Any:
     text = recode(body, charset)
     try:
@@ -226,75 +241,3 @@ def _load_line(line: bytes, number: int) -> Any:
 
 def _nan_hint(text: bytes) -> str:
     return " JSON has no NaN or Infinity: send null for a missing value." if b"NaN" in text or b"Infinity" in text else ""
-
-
-def _is_row(document: Mapping[str, Any], schema: Schema) -> bool:
-    """Say whether an object is one row: `{"features": [..]}`, or names to plain values."""
-    return bool(document) and (
-        "features" in document or "data" in document or not any(isinstance(value, (dict, list)) for value in document.values())
-    )
-
-
-def _from_rows(rows: Sequence[Any], schema: Schema, first_row: int = 1) -> Matrix:
-    if not rows:
-        raise no_rows()
-    if all(type(row) is dict and "features" not in row and "data" not in row for row in rows):
-        return schema.from_records(rows, first_row)
-    return schema.from_values([_cells(row, number, schema) for number, row in enumerate(rows, first_row)], first_row)
-
-
-def _cells(row: Any, number: int, schema: Schema) -> Sequence[Any]:
-    """Return one row's values in the features' order."""
-    if isinstance(row, dict):
-        inner = row.get("data", row)
-        if isinstance(inner, dict) and "features" in inner:
-            row = inner["features"]
-        else:
-            order = schema.positions(list(row))
-            values = list(row.values())
-            return [values[index] for index in order]
-    if not isinstance(row, list):
-        raise UnreadableBody(f"Row {number} is {_kind(row)}; a list of values or an object of names was expected.", row=number)
-    return row
-
-
-def _from_columns(document: Mapping[str, Any], schema: Schema) -> Matrix:
-    """Read columns by name: `{"RM": [..]}`, or pandas' `{"RM": {"0": ..}}`."""
-    schema.positions(list(document))
-    labels: list[str] | None = None
-    columns = []
-    for name in schema.names:
-        column = document[name]
-        if isinstance(column, dict):
-            labels = list(column) if labels is None else labels
-            if set(column) != set(labels):
-                raise SchemaMismatch(f"Column {name} has other row labels than the columns before it.", column=name)
-            column = [column[label] for label in labels]
-        if not isinstance(column, list):
-            raise UnreadableBody(f"Column {name} is {_kind(column)}; a list or an object of rows was expected.", column=name)
-        columns.append(column)
-    if len({len(column) for column in columns}) > 1:
-        lengths = ", ".join(f"{name} {len(column)}" for name, column in zip(schema.names, columns, strict=True))
-        raise SchemaMismatch(f"Columns have different lengths: {lengths}.")
-    if not columns[0]:
-        raise no_rows()
-    return schema.from_values(list(zip(*columns, strict=True)))
-
-
-def _from_split(split: Any, schema: Schema) -> Matrix:
-    if not isinstance(split, dict) or not isinstance(split.get("columns"), list) or not isinstance(split.get("data"), list):
-        raise UnreadableBody('dataframe_split takes {"columns": [names], "data": [[values], ..]}.')
-    if not all(isinstance(name, str) for name in split["columns"]):
-        raise UnreadableBody("dataframe_split's columns are names: a list of texts was expected.")
-    order = schema.positions(split["columns"])
-    if not split["data"]:
-        raise no_rows()
-    for number, row in enumerate(split["data"], 1):
-        if not isinstance(row, list):
-            raise UnreadableBody(f"Row {number} of dataframe_split is {_kind(row)}; a list was expected.", row=number)
-    return schema.from_values(_arranged(split["data"], order, schema))
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")

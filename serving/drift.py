@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.declaration import Feature
-from serving.schema import Matrix
+from serving.cells import Matrix
 
 BLOCK_ROWS = 8_192
 """Rows compared at once: a large body's comparisons would take several times its matrix."""

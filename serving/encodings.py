@@ -10,8 +10,8 @@ from functools import lru_cache
 from werkzeug.http import parse_accept_header
 
 from contract.errors import PayloadTooLarge, UnreadableBody, UnsupportedMediaType
+from serving.cells import short
 from serving.exchange import Answer
-from serving.schema import short
 
 ZIP_BYTES = 1_024
 """Smaller answers are sent as they are."""

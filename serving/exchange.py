@@ -53,6 +53,7 @@ class Request:
     __slots__ = (
         "_identity",
         "_receive",
+        "_whole",
         "asked",
         "drift",
         "headers",
@@ -65,7 +66,7 @@ class Request:
         "size_bytes",
     )
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive, whole: bytes | None = None) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -85,6 +86,8 @@ class Request:
         """What its body has taken of the budget."""
         self._identity = ""
         self._receive = receive
+        self._whole = whole
+        """The body, where all of it has come already."""
 
     def header(self, name: bytes) -> str:
         """Return a header's value, empty without it."""
@@ -118,11 +121,23 @@ class Request:
             Overloaded: bodies hold too much already.
             ClientGone: the client closed.
         """
+        if self._whole is not None:
+            return self._take(self._whole, limit, budget)
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._read(limit, budget)
         except TimeoutError:
             raise SlowBody(f"The body was not whole within {timeout_s:g} s. Send it faster, or in parts.") from None
+
+    def _take(self, body: bytes, limit: int, budget: Budget | None) -> bytes:
+        """Return a body that has come already."""
+        size = self.size_bytes = len(body)
+        if size > limit:
+            raise _too_large(size, limit)
+        if budget:
+            budget.take(size)
+            self.held_bytes = size
+        return body
 
     async def _read(self, limit: int, budget: Budget | None) -> bytes:
         chunks: list[bytes] = []
@@ -145,11 +160,14 @@ class Request:
             more = message.get("more_body", False)
         self.size_bytes = size
         if size > limit:
-            raise PayloadTooLarge(
-                f"The body has {'more than ' if more else ''}{size:,} bytes; at most {limit:,} are taken. Send fewer rows.",
-                limit_bytes=limit,
-            )
+            raise _too_large(size, limit, "more than " if more else "")
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _too_large(size: int, limit: int, more: str = "") -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"The body has {more}{size:,} bytes; at most {limit:,} are taken. Send fewer rows.", limit_bytes=limit
+    )
 
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -203,10 +221,15 @@ def error_answer(error: BerthError, identity: str) -> Answer:
     return Answer(error.status, error_body(error, identity), JSON, headers, error.code)
 
 
-async def send_answer(answer: Answer, send: Send, *, with_body: bool = True) -> None:
-    """Write a response; HEAD has the headers of GET and no body."""
-    headers = [(b"content-length", str(len(answer.body)).encode()), *answer.headers]
+def headers_of(answer: Answer) -> list[tuple[bytes, bytes]]:
+    """Return all headers of a response but those that every response of the server has."""
+    headers = [(b"content-length", b"%d" % len(answer.body)), *answer.headers]
     if answer.media_type:
         headers.append((b"content-type", answer.media_type.encode()))
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    return headers
+
+
+async def send_answer(answer: Answer, send: Send, *, with_body: bool = True) -> None:
+    """Write a response; HEAD has the headers of GET and no body."""
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers_of(answer)})
     await send({"type": "http.response.body", "body": answer.body if with_body else b""})

@@ -14,9 +14,9 @@ from werkzeug.http import parse_accept_header, parse_options_header
 
 from contract.errors import BadParameter, BadSetting, NoIntervals
 from contract.manifest import Manifest
+from serving.cells import Matrix, short
 from serving.exchange import Request
 from serving.predictor import Predictions, Predictor, half_width_of
-from serving.schema import Matrix, short
 from serving.settings import Settings
 
 NAME = "intervals"

@@ -21,8 +21,9 @@ from contract.cgroup import memory_bytes
 from contract.declaration import Declaration, Feature, Target
 from contract.errors import DamagedModel, ModelLoaded, NoRoom, UnknownPath
 from contract.manifest import JOBLIB, MANIFEST, ONNX, Manifest
+from serving.cells import Matrix, short
 from serving.predictor import Predictions, Predictor, load_predictor
-from serving.schema import Matrix, Schema, short
+from serving.schema import Schema
 from serving.settings import MIB, Settings
 
 T = TypeVar("T")

@@ -20,7 +20,8 @@ import numpy as np
 import orjson
 
 from contract.errors import BadData, BerthError, Overloaded, PayloadTooLarge, SchemaMismatch, UnreadableBody
-from serving.schema import Matrix, Schema
+from serving.cells import Matrix
+from serving.schema import Schema
 
 MAGIC = b"PAR1"
 CPU_S, BYTES_PER_S = 5, 5 * 2**20

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from contract.errors import DamagedModel
 from contract.manifest import JOBLIB, MANIFEST, ONNX, Manifest, read_manifest
-from serving.schema import Matrix, Schema
+from serving.cells import Matrix
+from serving.schema import Schema
 
 
 @dataclass(frozen=True, slots=True)

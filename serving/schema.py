@@ -5,24 +5,35 @@ Columns are read whole, at the speed of their library; only when that fails are 
 
 from __future__ import annotations
 
-import math
+import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.cells import is_missing, read_number
 from contract.declaration import Feature
 from contract.errors import BadData, SchemaMismatch, UnreadableBody
+from serving.cells import (
+    MAX_NAMES,
+    NUMBERS,
+    Matrix,
+    fit_float32,
+    index_cell,
+    is_usable,
+    short,
+    text_cell,
+    text_column,
+    value_cell,
+    value_column,
+)
 
-Matrix = NDArray[np.float32]
-"""(n_rows, n_features) float32, C-contiguous, in the manifest's order; a category is its index, a missing value NaN."""
 Reader = Callable[[Sequence[Any], Feature, Mapping[str, float]], "NDArray[np.float64] | None"]
 
-MAX_NAMES = 30
-NAN = math.nan
+LISTED_BYTES = 65_536
+"""Text up to this size is cut into lines before it is parsed, larger text while it is: a list of lines is large then."""
 
 
 class Schema:
@@ -31,6 +42,7 @@ class Schema:
     def __init__(self, features: Sequence[Feature]) -> None:
         self.features = tuple(features)
         self.names = [feature.name for feature in features]
+        self._has_categories = any(feature.kind == "category" for feature in features)
         self._indexes = [{choice: float(index) for index, choice in enumerate(feature.choices)} for feature in features]
 
     @property
@@ -52,10 +64,25 @@ class Schema:
     def takes(self, cell: str, index: int) -> bool:
         """Say whether a text cell is a value of the column at `index`."""
         try:
-            _text_cell(cell, self.features[index], self._indexes[index])
+            text_cell(cell, self.features[index], self._indexes[index])
         except ValueError:
             return False
         return True
+
+    def from_plain_text(self, data: bytes) -> Matrix | None:
+        """Return the matrix of CSV without a header that holds numbers alone; None where it may hold anything else."""
+        if self._has_categories or not data.isascii():
+            return None
+        if len(data) <= LISTED_BYTES:
+            lines: Any = data.decode("ascii").split("\n")
+        else:
+            lines = io.TextIOWrapper(io.BytesIO(data), encoding="ascii")
+        try:
+            numbers = np.loadtxt(lines, delimiter=",", dtype=np.float64, comments=None, ndmin=2)
+        except ValueError:
+            return None
+        is_whole = numbers.shape == (data.count(b"\n") + 1, len(self.names))  # NumPy passes over blank lines
+        return fit_float32(numbers) if is_whole else None
 
     def from_text(self, rows: Sequence[Sequence[str]], first_row: int = 1) -> Matrix:
         """Return the matrix of rows of text cells in the features' order.
@@ -64,7 +91,7 @@ class Schema:
             SchemaMismatch: a row has another width.
             BadData: a cell isn't what its column takes.
         """
-        return self._matrix(rows, first_row, _text_column, _text_cell)
+        return self._matrix(rows, first_row, text_column, text_cell)
 
     def from_values(self, rows: Sequence[Sequence[Any]], first_row: int = 1) -> Matrix:
         """Return the matrix of rows of JSON values in the features' order; true and false count as 1 and 0.
@@ -73,20 +100,20 @@ class Schema:
             SchemaMismatch: a row has another width.
             BadData: a value isn't what its column takes.
         """
-        return self._matrix(rows, first_row, _value_column, _value_cell)
+        matrix = self._plain_matrix(rows)
+        return self._matrix(rows, first_row, value_column, value_cell) if matrix is None else matrix
 
     def from_records(self, records: Sequence[Mapping[str, Any]], first_row: int = 1) -> Matrix:
         """Return the matrix of objects that map every feature to a JSON value; errors as `from_values`."""
-        names, width = self.names, len(self.names)
-        rows = []
-        for number, record in enumerate(records, first_row):
-            try:
-                row = [record[name] for name in names]
-            except KeyError:
-                raise self._mismatch(list(record), number) from None
-            if len(record) != width:
-                raise self._mismatch(list(record), number)
-            rows.append(row)
+        width = len(self.names)
+        try:
+            rows = [tuple(map(record.__getitem__, self.names)) for record in records]
+        except KeyError:
+            rows = []
+        if not set(map(len, records)) <= {width} or len(rows) != len(records):
+            names = set(self.names)
+            number, record = next((number, record) for number, record in enumerate(records, first_row) if set(record) != names)
+            raise self._mismatch(list(record), number)
         return self.from_values(rows, first_row)
 
     def from_columns(self, columns: Sequence[Any], first_row: int = 1) -> Matrix:
@@ -97,12 +124,12 @@ class Schema:
         """
         matrix = np.empty((len(columns[0]), len(columns)), dtype=np.float32)
         for index, (feature, choices, values) in enumerate(zip(self.features, self._indexes, columns, strict=True)):
-            column = values if feature.kind == "number" else _value_column(values, feature, choices)
+            column = values if feature.kind == "number" else value_column(values, feature, choices)
             if column is not None:
                 with np.errstate(over="ignore"):
                     matrix[:, index] = column
-            if column is None or not _is_usable(matrix[:, index], feature):
-                matrix[:, index] = self._find_fault(np.asarray(values, dtype=object).tolist(), index, first_row, _value_cell)
+            if column is None or not is_usable(matrix[:, index], feature):
+                matrix[:, index] = self._find_fault(np.asarray(values, dtype=object).tolist(), index, first_row, value_cell)
         return matrix
 
     def from_array(self, array: NDArray[Any]) -> Matrix:
@@ -120,9 +147,19 @@ class Schema:
             matrix = np.ascontiguousarray(array, dtype=np.float32)
         for column, feature in enumerate(self.features):
             values = matrix[:, column]
-            if not _is_usable(values, feature):
-                self._find_fault(array[:, column].tolist(), column, 1, _value_index_cell)
+            if not is_usable(values, feature):
+                self._find_fault(array[:, column].tolist(), column, 1, index_cell)
         return matrix
+
+    def _plain_matrix(self, rows: Sequence[Sequence[Any]]) -> Matrix | None:
+        """Return the matrix of rows of finite numbers; None where a row or a value is anything else."""
+        width = len(self.names)
+        if self._has_categories or set(map(len, rows)) != {width}:
+            return None
+        cells = list(chain.from_iterable(rows))
+        if not set(map(type, cells)) <= NUMBERS:
+            return None
+        return fit_float32(np.fromiter(cells, dtype=np.float64, count=len(cells)).reshape(-1, width))
 
     def _matrix(self, rows: Sequence[Sequence[Any]], first_row: int, read: Reader, cell: Callable[..., float]) -> Matrix:
         width = len(self.names)
@@ -130,13 +167,14 @@ class Schema:
             number, row = next((number, row) for number, row in enumerate(rows, first_row) if len(row) != width)
             raise self._wrong_width(number, len(row))
         matrix = np.empty((len(rows), width), dtype=np.float32)
-        for index, (feature, choices) in enumerate(zip(self.features, self._indexes, strict=True)):
-            values = [row[index] for row in rows]
+        for index, (feature, choices, values) in enumerate(
+            zip(self.features, self._indexes, zip(*rows, strict=True), strict=True)
+        ):
             column = read(values, feature, choices)
             if column is not None:
                 with np.errstate(over="ignore"):
                     matrix[:, index] = column
-            if column is None or not _is_usable(matrix[:, index], feature):
+            if column is None or not is_usable(matrix[:, index], feature):
                 matrix[:, index] = self._find_fault(values, index, first_row, cell)
         return matrix
 
@@ -180,101 +218,6 @@ class Schema:
 def no_rows() -> UnreadableBody:
     """Return the error of a body that holds no row."""
     return UnreadableBody("The body holds no row; at least one was expected. GET /metadata has samples.")
-
-
-def _is_usable(values: Matrix, feature: Feature) -> bool:
-    """Say whether a column of float32 is finite but for missing values where they are allowed, and indexes choices."""
-    if not np.isfinite(values).all() and not (feature.nullable and not np.isinf(values).any()):
-        return False
-    if feature.kind == "number":
-        return True
-    present = values[~np.isnan(values)]
-    return bool(((present >= 0) & (present < len(feature.choices)) & (present == np.floor(present))).all())
-
-
-def _text_column(cells: Sequence[str], feature: Feature, choices: Mapping[str, float]) -> NDArray[np.float64] | None:
-    if feature.kind == "category":
-        indexes = [choices.get(cell) for cell in cells]
-        return None if None in indexes else np.array(indexes, dtype=np.float64)
-    try:
-        column = np.fromiter(map(float, cells), dtype=np.float64, count=len(cells))
-    except ValueError:
-        return None
-    # float() also takes 1_000, other scripts' digits and nan; a cell by cell look decides on those.
-    joined = "".join(cells)
-    return None if "_" in joined or not joined.isascii() or np.isnan(column).any() else column
-
-
-def _text_cell(cell: str, feature: Feature, choices: Mapping[str, float]) -> float:
-    stripped = cell.strip()
-    if stripped in choices:
-        return choices[stripped]
-    if is_missing(cell):
-        return _missing(feature)
-    if feature.kind == "category":
-        raise ValueError(_unknown_choice(cell, feature))
-    number = read_number(cell)
-    if number is None or not _fits(number):
-        raise ValueError(f"{short(cell)} is not a finite number of float32's range")
-    return number
-
-
-def _value_column(values: Sequence[Any], feature: Feature, choices: Mapping[str, float]) -> NDArray[np.float64] | None:
-    if feature.kind == "category":
-        indexes = [choices.get(value) if isinstance(value, str) else None for value in values]
-        return None if None in indexes else np.array(indexes, dtype=np.float64)
-    # Texts and lists must not reach NumPy: an array of texts takes the longest one's room for each.
-    return np.array(values, dtype=np.float64) if set(map(type, values)) <= {float, int, bool} else None
-
-
-def _value_cell(value: Any, feature: Feature, choices: Mapping[str, float]) -> float:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return _missing(feature)
-    if feature.kind == "category":
-        name = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-        if not isinstance(name, str) or name.strip() not in choices:
-            raise ValueError(_unknown_choice(value, feature))
-        return choices[name.strip()]
-    if isinstance(value, str):
-        raise ValueError(f"the text {short(value)} stands where a number was expected; numbers take no quotes")
-    if not isinstance(value, (int, float)) or not _fits(value):
-        raise ValueError(f"{short(value)} is not a finite number of float32's range")
-    return float(value)
-
-
-def _value_index_cell(value: Any, feature: Feature, _: Mapping[str, float]) -> float:
-    """Read a cell of a numeric array, where a category is given as the index of its choice."""
-    if math.isnan(value):
-        return _missing(feature)
-    if feature.kind == "category" and value not in range(len(feature.choices)):
-        raise ValueError(
-            f"{value!r} is not the index of a choice, 0 to {len(feature.choices) - 1}: {', '.join(feature.choices)}"
-        )
-    if not _fits(value):
-        raise ValueError(f"{value!r} is not a finite number of float32's range")
-    return float(value)
-
-
-def _missing(feature: Feature) -> float:
-    if not feature.nullable:
-        raise ValueError("it is empty, null or NaN; a value was expected")
-    return NAN
-
-
-def _unknown_choice(value: Any, feature: Feature) -> str:
-    return f"{short(value)} is not one of its choices: {', '.join(feature.choices[:MAX_NAMES])}"
-
-
-def _fits(number: float) -> bool:
-    return abs(number) < 3.4028235677973366e38  # beyond it float32 rounds to infinity
-
-
-def short(value: Any) -> str:
-    """Return a caller's value for a message, on one line and cut where it's long."""
-    if isinstance(value, str):
-        value = value[:100]
-    text = repr(value)
-    return text if len(text) <= 43 else text[:40] + "..."
 
 
 def _shown(name: str) -> str:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from contract.cgroup import cpus
 from contract.errors import Overloaded
+from serving.cells import Matrix
 from serving.codecs import is_packed
 from serving.drift import Drift
 from serving.encoders import Encoder
@@ -18,7 +19,7 @@ from serving.exchange import Answer, Budget, Request
 from serving.intervals import asks_for, check_setting, with_intervals
 from serving.models import Models
 from serving.predictor import Predictor, self_test
-from serving.schema import Matrix, Schema
+from serving.schema import Schema
 from serving.settings import Settings
 
 T = TypeVar("T")

@@ -21,7 +21,8 @@ import orjson
 from numpy.typing import NDArray
 
 from contract.errors import BadData, SchemaMismatch, UnreadableBody
-from serving.schema import Matrix, Schema, no_rows, short
+from serving.cells import Matrix, short
+from serving.schema import Schema, no_rows
 
 DTYPES = {"BOOL": "u1", "INT8": "i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8"}
 DTYPES |= {"UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}

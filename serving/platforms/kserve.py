@@ -5,13 +5,14 @@ from __future__ import annotations
 import orjson
 
 from contract.errors import Overloaded, UnknownPath
+from serving.cells import Matrix
 from serving.codecs import read_body
 from serving.encoders import Encoder, encode_json
 from serving.exchange import Answer, Request, Route
 from serving.media import JSON
 from serving.openapi import BODY_ERRORS, OBJECT, content, operation
 from serving.platforms.oip import check_model, explain, name_of, refused
-from serving.schema import Matrix, Schema
+from serving.schema import Schema
 from serving.service import Service
 
 ANSWER = {"200": content("The protocol's answer.", {JSON: OBJECT})}

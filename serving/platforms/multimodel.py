@@ -24,6 +24,7 @@ from contract.errors import (
     UnloadableModel,
     UnreadableBody,
 )
+from serving.cells import short
 from serving.decoders import DECODERS
 from serving.encoders import ENCODERS
 from serving.exchange import Answer, Request, Route
@@ -31,7 +32,6 @@ from serving.media import JSON
 from serving.models import Model, Models, is_out_of_memory
 from serving.openapi import BODY_ERRORS, TEXT, content, operation
 from serving.platforms import sagemaker
-from serving.schema import short
 from serving.service import Service
 
 PAGE_SIZE = 100

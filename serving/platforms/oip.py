@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from contract.errors import BerthError, PayloadTooLarge, SlowBody, UnknownPath, UnreadableBody
 from contract.manifest import Manifest
+from serving.cells import Matrix, short
 from serving.encoders import Encoder
 from serving.exchange import Answer, Handler, Request, Route, error_answer
 from serving.intervals import NAME as INTERVALS
@@ -20,7 +21,7 @@ from serving.media import JSON
 from serving.openapi import BODY_ERRORS, OBJECT, content, operation
 from serving.openapi import TEXT as TEXTS
 from serving.predictor import Predictions
-from serving.schema import Matrix, Schema, short
+from serving.schema import Schema
 from serving.service import Service
 from serving.settings import Settings
 from serving.tensors import TEXT, entries_of, flag, matrix_of, parameters_of, read_tensors, split_body, typed

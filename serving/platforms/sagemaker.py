@@ -8,6 +8,7 @@ from functools import partial
 
 from contract.cgroup import memory_bytes
 from serving.badrows import report, with_placeholders
+from serving.cells import Matrix
 from serving.codecs import answer_type, read_body
 from serving.decoders import Faults
 from serving.encoders import ENCODERS, Encoder
@@ -16,7 +17,7 @@ from serving.intervals import CUSTOM_ATTRIBUTES
 from serving.media import JSON
 from serving.openapi import INVOKE, PARAMETERS, PROBE
 from serving.predictor import Predictor
-from serving.schema import Matrix, Schema
+from serving.schema import Schema
 from serving.service import Service
 from serving.settings import MIB, Settings
 
@@ -60,8 +61,10 @@ async def invoke(service: Service, request: Request, predictor: Predictor | None
         return matrix, with_placeholders(media_type, faults) if faults else ENCODERS[media_type]
 
     answer = await service.answer(request, read, media_type, predictor)
-    report(faults or {}, request.identity)
-    return replace(answer, headers=answer.headers + own_headers(request, settings))
+    if faults:
+        report(faults, request.identity)
+    headers = own_headers(request, settings)
+    return replace(answer, headers=answer.headers + headers) if headers else answer
 
 
 def execution_parameters(settings: Settings) -> dict[str, int]:
