@@ -6,6 +6,7 @@ Columns are read whole, at the speed of their library; only when that fails are 
 from __future__ import annotations
 
 import io
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from contract.declaration import Feature
 from contract.errors import BadData, SchemaMismatch, UnreadableBody
 from serving.cells import (
+    LARGEST,
     MAX_NAMES,
     NUMBERS,
     Matrix,
@@ -73,6 +75,8 @@ class Schema:
         """Return the matrix of CSV without a header that holds numbers alone; None where it may hold anything else."""
         if self._has_categories or not data.isascii():
             return None
+        if b"\n" not in data and b"_" not in data:
+            return self._one_row(data)
         if len(data) <= LISTED_BYTES:
             lines: Any = data.decode("ascii").split("\n")
         else:
@@ -83,6 +87,15 @@ class Schema:
             return None
         is_whole = numbers.shape == (data.count(b"\n") + 1, len(self.names))  # NumPy passes over blank lines
         return fit_float32(numbers) if is_whole else None
+
+    def _one_row(self, line: bytes) -> Matrix | None:
+        """Return what `from_plain_text` does of one line, in a third of the time that NumPy takes to begin."""
+        try:
+            cells = list(map(float, line.split(b",")))
+        except ValueError:
+            return None
+        is_finite = min(cells) > -LARGEST and max(cells) < LARGEST and not math.isnan(sum(cells))
+        return np.array([cells], dtype=np.float32) if is_finite and len(cells) == len(self.names) else None
 
     def from_text(self, rows: Sequence[Sequence[str]], first_row: int = 1) -> Matrix:
         """Return the matrix of rows of text cells in the features' order.

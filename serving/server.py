@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import math
 import os
@@ -92,6 +93,8 @@ def gunicorn_options(settings: Settings, metrics: Metrics) -> dict[str, Any]:
     young_deaths = YoungDeaths(math.inf, 1) if settings.multi_model else YoungDeaths()
 
     def before_fork(arbiter: Any, worker: Any) -> None:
+        gc.collect()
+        gc.freeze()  # the collector would write to every page of objects that workers share
         young_deaths.start(arbiter, worker)
         worker.slot = metrics.take_slot({other.slot for other in arbiter.WORKERS.values()})
 

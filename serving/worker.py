@@ -133,3 +133,5 @@ def _put_back(receiver: Any, body: bytes | None) -> None:
 
 
 gasgi.ASGIProtocol = Connection  # the worker makes its connections by this name
+# Called by the subclass it would note the C parser there, and look for it in its own class: the Python parser, twice as slow.
+ASGIProtocol._check_h1c_protocol_available()
