@@ -10,7 +10,7 @@ from werkzeug.http import parse_accept_header, parse_options_header
 
 from contract.errors import NotAcceptable, UnreadableBody, UnsupportedMediaType
 from serving.cells import Matrix, short
-from serving.decoders import DECODERS, Faults, Format
+from serving.decoders import DECODERS, LIMIT_BYTES, Faults, Format
 from serving.encoders import ENCODERS
 from serving.media import CSV, JSON, JSONLINES, JSONLINES_ALIASES, NPY, PARQUET
 from serving.schema import Schema
@@ -25,7 +25,7 @@ def read_body(
     content_type: str,
     schema: Schema,
     *,
-    limit: int = Format.limit_bytes,
+    limit: int = LIMIT_BYTES,
     batch: bool = False,
     faults: Faults | None = None,
     asked: dict[str, Any] | None = None,

@@ -25,7 +25,10 @@ Faults = dict[int, str]
 """Row number to what is wrong with it, where bad rows are to be passed over."""
 
 
-@dataclass(frozen=True)
+LIMIT_BYTES = 25 * 2**20
+
+
+@dataclass(slots=True)
 class Format:
     """What the request says of its body beside the media type."""
 
@@ -34,7 +37,7 @@ class Format:
     """Of CSV: `present`, `absent`, or empty to tell by its look."""
     batch: bool = False
     """Whether bodies are parts of one file, of which only the first has the header (H-30)."""
-    limit_bytes: int = 25 * 2**20
+    limit_bytes: int = LIMIT_BYTES
     """Of a packed body: what its matrix may take."""
     asked: dict[str, Any] = field(default_factory=dict)
     """Filled by the decoder: the `parameters` that JSON has beside its rows (V-4)."""

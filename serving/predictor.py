@@ -21,7 +21,7 @@ from serving.cells import Matrix
 from serving.schema import Schema
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Predictions:
     """The answers to N rows."""
 

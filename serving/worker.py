@@ -79,18 +79,14 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         close = self._will_close(request, False)
         if not self._closed:
             self._send_response_start(answer.status, headers_of(answer), request, close=close)
-            await self._send(answer.body if request.method != "HEAD" else b"")
+            if answer.body and request.method != "HEAD":
+                self._send_body(answer.body)
+            else:
+                head, self._response_buffer = self._response_buffer, None
+                self._safe_write(head)
+            if self._flow_control is not None and self._flow_control.write_paused:  # the client reads too slowly
+                await self._flow_control.drain()
         return not close
-
-    async def _send(self, body: bytes) -> None:
-        """Write the headers that wait, and the body; wait where the client reads too slowly."""
-        if body:
-            self._send_body(body)
-        else:
-            head, self._response_buffer = self._response_buffer, None
-            self._safe_write(head)
-        if self._flow_control is not None and self._flow_control.write_paused:
-            await self._flow_control.drain()
 
     def is_idle(self) -> bool:
         """Say whether no request is being read or answered."""
