@@ -339,9 +339,28 @@ def test_requests_that_fail_are_told_beside_the_figures_of_those_that_do_not() -
     assert rows_of(some)[0][-1] == "25.0%"
 
 
-def test_a_round_of_a_slow_server_takes_longer() -> None:
-    plan = Plan([], [], 1, 2)
-    assert [rounds._seconds(plan, took) for took in (0.001, 0.2, 0.31)] == [2, 2, 4]
+@pytest.mark.parametrize(
+    ("connections", "request_s", "seconds"), [(1, 0.001, 2), (1, 0.25, 3), (16, 0.03, 2), (16, 0.1, 7), (128, 0.1, 52)]
+)
+def test_a_round_of_a_slow_server_takes_longer(connections: int, request_s: float, seconds: int) -> None:
+    assert rounds._seconds(Plan([], [], 1, 2), connections, request_s) == seconds
+
+
+def test_a_round_without_an_answer_is_made_longer(
+    generator: None, echo: Server, payload: Payload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def drive(*_: object, seconds: int, **__: object) -> wrk.Run:
+        asked.append(seconds)
+        return wrk.Run(8 * (seconds > 5), 0, seconds, 1.0, 1.0, 0.1)
+
+    monkeypatch.setattr(rounds, "drive", drive)
+    assert rounds._drive(echo, payload, 2, 2, 0).rate == 1
+    assert asked == [2, 4, 8]
+    monkeypatch.setattr(rounds, "LONGEST_S", 4)
+    with pytest.raises(RuntimeError, match="bare echo: answers none of 2 requests in 4 s"):
+        rounds._drive(echo, payload, 2, 2, 0)
 
 
 def test_what_is_asked_is_held_or_not() -> None:

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from contract.files import write_text
-from local_test.load.cells import FORMATS, Cell
+from local_test.load.cells import FORMATS, ROWS, Cell
 from local_test.load.rounds import Figures
 from local_test.load.servers import BERTH, ECHO, FASTAPI, FLASK
 from local_test.load.session import SESSION
@@ -28,7 +28,15 @@ LOOKS: dict[str, dict[str, Any]] = {
     FASTAPI: {"color": "#c2571a", "marker": "s"},
     FLASK: {"color": "#7b4ea3", "marker": "^"},
 }
-STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "berth", "font.size": 8, "axes.grid": True, "grid.color": "#dddddd"}
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "berth",
+    "font.size": 8,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
 
 
 def draw(figures: Figures, target: Path) -> None:
@@ -57,6 +65,10 @@ def draw(figures: Figures, target: Path) -> None:
 def _panel(axes: Axes, figures: Figures, cells: Sequence[Cell]) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.set_xticks(ROWS)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.minorticks_off()
     for server, look in LOOKS.items():
         points = [(cell.rows, median(figures[cell][server], "rate")) for cell in cells if server in figures[cell]]
         if points:

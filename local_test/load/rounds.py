@@ -17,8 +17,9 @@ from local_test.load.servers import BERTH, Given, Server, started
 from local_test.load.session import SESSION, Session, loaded
 from local_test.load.wrk import drive, find_wrk, two_cpus
 
-MIN_ANSWERS = 10
-"""A round of a slow server takes so long that it may answer as often."""
+MIN_ANSWERS, MIN_ANSWERS_OF_EACH = 10, 4
+"""How often all connections, and each of them, are answered in a round: one of a slow server takes longer."""
+LONGEST_S = 300
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Sample:
     p50_ms: float = math.nan
     p99_ms: float = math.nan
     cpu_us: float = math.nan
-    """CPU time of the server, a request."""
+    """CPU time of the server, an answer of success."""
     memory_mb: float = math.nan
     had: float = math.nan
     """Share of the CPU that the server had."""
@@ -77,10 +78,10 @@ def measure(plan: Plan, base: Path, folder: Path, say: Callable[[str], None] = p
             session = stack.enter_context(loaded(given.model, payload.matrix, given.cpu))
             servers = _start(plan.servers, given, payload, stack)
             bound = 10 * manifest["parity"]["bound"]
-            seconds = {server: _seconds(plan, check(server, payload, session.predictions, bound)) for server in servers}
+            took = {server: check(server, payload, session.predictions, bound) for server in servers}
             for connections in payload.connections:
                 cell = Cell(payload.format, payload.rows, connections)
-                figures[cell] = _measure_cell(plan, payload, connections, seconds, session, cpus[1])
+                figures[cell] = _measure_cell(plan, payload, connections, took, session, cpus[1])
                 say(f"{cell}: " + ", ".join(f"{name} {samples[-1].rate:,.0f}/s" for name, samples in figures[cell].items()))
     return figures
 
@@ -118,21 +119,24 @@ def _start(names: Sequence[str], given: Given, payload: Payload, stack: ExitStac
     return [berth, *(stack.enter_context(started(name, given, payload.media_type)) for name in others)]
 
 
-def _seconds(plan: Plan, request_s: float) -> int:
-    """Return how long a round of a server is, of which one request takes so long."""
-    return max(plan.seconds, math.ceil(MIN_ANSWERS * request_s))
+def _seconds(plan: Plan, connections: int, request_s: float) -> int:
+    """Return how long a round of a server is, of which one request takes so long.
+
+    An event loop that computes in place sends nothing until it has an answer for every connection, and then all at once.
+    """
+    return max(plan.seconds, math.ceil(max(MIN_ANSWERS, MIN_ANSWERS_OF_EACH * connections) * request_s))
 
 
 def _measure_cell(
-    plan: Plan, payload: Payload, connections: int, seconds: Mapping[Server, int], session: Session, cpu: int
+    plan: Plan, payload: Payload, connections: int, took: Mapping[Server, float], session: Session, cpu: int
 ) -> Mapping[str, Sequence[Sample]]:
     """Return each server's samples; every round begins with another server, and one before them is not counted."""
-    servers = list(seconds)
+    servers = list(took)
     samples: dict[str, list[Sample]] = {name: [] for name in [*(server.name for server in servers), SESSION]}
     for number in range(-1, plan.rounds):
         first = number % len(servers)
         for server in [*servers[first:], *servers[:first]]:
-            sample = _drive(server, payload, connections, seconds[server], cpu)
+            sample = _drive(server, payload, connections, _seconds(plan, connections, took[server]), cpu)
             samples[server.name] += [sample] if number >= 0 else []
         if number >= 0:
             samples[SESSION].append(Sample(session.rate(plan.seconds / 2)))
@@ -146,16 +150,20 @@ def _drive(server: Server, payload: Payload, connections: int, seconds: int, cpu
     except RuntimeError as error:
         server.settle()  # which tells of a server that has ended
         raise server.failure(str(error)) from error
+    if not run.answers:
+        server.settle()
+        if seconds >= LONGEST_S:
+            raise server.failure(f"answers none of {connections} requests in {seconds} s")
+        return _drive(server, payload, connections, 2 * seconds, cpu)
     cpu_s, memory_mb = server.cpu_s() - before, server.memory_mb()
     server.settle()
-    requests = run.answers + run.failures
     return Sample(
         rate=run.answers / run.seconds,
         p50_ms=run.p50_ms,
         p99_ms=run.p99_ms,
-        cpu_us=1e6 * cpu_s / requests,
+        cpu_us=1e6 * cpu_s / run.answers,
         memory_mb=memory_mb,
         had=cpu_s / run.seconds,
         busy=run.busy,
-        failed=run.failures / requests,
+        failed=run.failures / (run.answers + run.failures),
     )
