@@ -91,7 +91,8 @@ def test_one_round_gives_every_figure_of_berth_and_the_floor(measured: rounds.Fi
 def test_the_floor_costs_less_than_berth_and_the_session_alone_less_than_both(measured: rounds.Figures) -> None:
     samples = measured[ONE]
     assert samples[ECHO][0].cpu_us < samples[BERTH][0].cpu_us
-    assert 1e6 / samples[SESSION][0].rate < samples[BERTH][0].cpu_us
+    assert samples[SESSION][0].cpu_us < samples[BERTH][0].cpu_us
+    assert samples[SESSION][0].cpu_us <= 1.05 * 1e6 / samples[SESSION][0].rate  # it has one thread
 
 
 def test_the_tables_of_a_small_run_have_its_cell_and_the_bars_that_it_reaches(measured: rounds.Figures) -> None:

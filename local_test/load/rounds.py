@@ -42,7 +42,7 @@ class Sample:
 
 
 Figures = dict[Cell, Mapping[str, Sequence[Sample]]]
-"""Cell, then server, then a sample a round; the session alone is there as a server that has a rate and no more."""
+"""Cell, then server, then a sample a round; the session alone is there as a server that has a rate and costs CPU time."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,8 @@ def _measure_cell(
             sample = _drive(server, payload, connections, _seconds(plan, connections, took[server]), cpu)
             samples[server.name] += [sample] if number >= 0 else []
         if number >= 0:
-            samples[SESSION].append(Sample(session.rate(plan.seconds / 2)))
+            rate, cpu_us = session.run(plan.seconds / 2)
+            samples[SESSION].append(Sample(rate, cpu_us=cpu_us))
     return samples
 
 
