@@ -66,7 +66,7 @@ class Request:
         "size_bytes",
     )
 
-    def __init__(self, scope: Scope, receive: Receive, whole: bytes | None = None) -> None:
+    def __init__(self, scope: Scope, receive: Receive | None, whole: bytes | None = None) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -143,7 +143,7 @@ class Request:
         chunks: list[bytes] = []
         size, more = 0, True
         while more:
-            message = await self._receive()
+            message = await self._receive()  # type: ignore[misc]  # there is one where the body is not whole
             if message["type"] == "http.disconnect":
                 raise ClientGone
             chunk = message.get("body", b"")
@@ -202,6 +202,8 @@ class Route:
     """How its protocol words an error; None for `error_answer`."""
     operation: Mapping[str, Any] = field(default_factory=dict)
     """OpenAPI's Operation Object; see serving/openapi.py."""
+    at_once: bool = False
+    """Whether its handler waits for nothing once a small body is there (`is_small`)."""
     quiet: bool = False
     """Whether it is asked every few seconds, and so not logged."""
 

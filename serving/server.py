@@ -23,12 +23,13 @@ from gunicorn.errors import HaltServer
 
 from contract.errors import BerthError
 from serving.app import App
+from serving.connection import MAX_CONNECTIONS
 from serving.metrics import Metrics
 from serving.models import NoModel
 from serving.platforms import model_folder
 from serving.predictor import load_predictor
 from serving.settings import Settings
-from serving.worker import MAX_CONNECTIONS, Worker
+from serving.worker import Worker
 
 GRACE_S = 20  # H-6: SIGKILL follows SIGTERM after 30 s
 USER = "berth"

@@ -34,6 +34,16 @@ SLOTS = 2
 log = logging.getLogger("gunicorn.error")
 
 
+def is_small(request: Request, size_bytes: int) -> bool:
+    """Say whether a body is predicted on the event loop: nobody knows how large a zipped one, or a Parquet, will be."""
+    headers = request.headers
+    return (
+        size_bytes <= INLINE_BYTES
+        and not headers.get(b"content-encoding")
+        and not is_packed(headers.get(b"content-type", b"").decode("latin-1"))
+    )
+
+
 class Slots:
     """A few threads for long work, and a bounded wait for one."""
 
@@ -115,9 +125,7 @@ class Service:
             answer = Answer(200, encode(with_intervals(chosen, matrix) if wide else chosen.predict(matrix)), media_type)
             return zipped(answer) if zips and len(answer.body) >= ZIP_BYTES else answer
 
-        # Nobody knows how large a zipped one, or a Parquet, will be.
-        is_small = len(body) <= INLINE_BYTES and not encoding and not is_packed(request.header(b"content-type"))
-        return work() if is_small else await self.slots.run(work)
+        return work() if is_small(request, len(body)) else await self.slots.run(work)
 
     def test_again(self) -> None:
         """Find out, after a failure that has no name, whether the model still answers; the probes tell."""

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from contract.declaration import Feature
 from contract.errors import BerthError
 from serving.codecs import read_body
+from serving.connection import Connection
 from serving.schema import Schema
-from serving.worker import Connection
 
 CSV, JSON, JSONL = "text/csv", "application/json", "application/jsonlines"
 SCHEMA = Schema([Feature("a", "a number"), Feature("b", "a number or nothing", nullable=True)])

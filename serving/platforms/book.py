@@ -26,4 +26,4 @@ def routes(service: Service) -> list[Route]:
 
         return await service.answer(request, read, JSON)
 
-    return [Route("POST", "/predict", predict, operation=PREDICT)]
+    return [Route("POST", "/predict", predict, operation=PREDICT, at_once=True)]

@@ -55,6 +55,6 @@ def routes(service: Service) -> list[Route]:
     return [
         Route("GET", "/v1/models", list_models, explain, LIST),
         # Before the path below, whose part would take `:predict` too.
-        Route("POST", "/v1/models/{model}:predict", predict, explain, PREDICT),
+        Route("POST", "/v1/models/{model}:predict", predict, explain, PREDICT, at_once=True),
         Route("GET", "/v1/models/{model}", ask_ready, explain, ASK, quiet=True),
     ]

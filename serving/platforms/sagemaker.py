@@ -41,9 +41,9 @@ def routes(service: Service) -> list[Route]:
         return Answer(200, parameters, JSON)
 
     return [
-        Route("GET", "/ping", ping, operation=PROBE, quiet=True),
-        Route("HEAD", "/ping", ping, operation=PROBE, quiet=True),
-        Route("POST", "/invocations", partial(invoke, service), operation=INVOKE),
+        Route("GET", "/ping", ping, operation=PROBE, at_once=True, quiet=True),
+        Route("HEAD", "/ping", ping, operation=PROBE, at_once=True, quiet=True),
+        Route("POST", "/invocations", partial(invoke, service), operation=INVOKE, at_once=True),
         Route("GET", "/execution-parameters", ask_parameters, operation=PARAMETERS),
     ]
 
