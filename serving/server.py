@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
 import gc
 import logging
 import math
@@ -26,6 +24,7 @@ from gunicorn.errors import HaltServer
 from contract.errors import BerthError
 from serving.app import App
 from serving.connection import MAX_CONNECTIONS
+from serving.heap import trim
 from serving.metrics import Metrics
 from serving.models import NoModel
 from serving.platforms import model_folder
@@ -127,8 +126,7 @@ def give_back() -> None:
     """Let workers share what was made before them, and the system have what loading took for a while."""
     gc.collect()
     gc.freeze()  # the collector would write to every page of objects that workers share
-    with contextlib.suppress(AttributeError, OSError):  # musl and macOS have no such function
-        ctypes.CDLL(None).malloc_trim(0)
+    trim()
 
 
 def let_sigterm_end_it(arbiter: Any, worker: Any) -> None:
