@@ -36,9 +36,15 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOCAL_NAMES = {"localhost", "127.0.0.1", "::1", socket.gethostname()}
 
 
-def run(rehearse: Callable[[Job], None], description: str | None) -> NoReturn:
-    """Parse the command line, let `rehearse` run in a child process, clear up, and exit with what came of it."""
-    options = parse_options(description)
+Declare = Callable[[argparse.ArgumentParser], None]
+
+
+def run(rehearse: Callable[[Job], None], description: str | None, declare: Declare = lambda _: None) -> NoReturn:
+    """Parse the command line, let `rehearse` run in a child process, clear up, and exit with what came of it.
+
+    `declare` adds to the command line what one driver alone takes.
+    """
+    options = parse_options(description, declare)
     check_machine(options.image)
     for number in STOPS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
@@ -51,17 +57,18 @@ def run(rehearse: Callable[[Job], None], description: str | None) -> NoReturn:
     sys.exit(f"Local mode is not right. {account['message']}")
 
 
-def parse_options(description: str | None) -> argparse.Namespace:
+def parse_options(description: str | None, declare: Declare) -> argparse.Namespace:
     """Return the command line's options."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--image", required=True, help="the image to train and serve, as `docker images` names it")
-    parser.add_argument("--data", required=True, type=Path, help="a folder of CSV files")
+    parser.add_argument("--data", required=True, type=Path, help="a folder to train on, CSV files say")
     parser.add_argument("--hyperparameter", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
     parser.add_argument("--hosts", type=int, default=2, help="of the fit over several containers (SDK 2 alone)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the account there")
+    declare(parser)
     options = parser.parse_args()
-    if not any(options.data.glob("*.csv")):
-        parser.error(f"--data {options.data} holds no CSV file")
+    if not any(path.is_file() for path in options.data.rglob("*")):
+        parser.error(f"--data {options.data} holds no file")
     if not all("=" in pair for pair in options.hyperparameter):
         parser.error("--hyperparameter takes NAME=VALUE")
     options.hyperparameter = dict(pair.split("=", 1) for pair in options.hyperparameter)
@@ -138,7 +145,7 @@ def work(rehearse: Callable[[Job], None], options: argparse.Namespace, root: Pat
     names = watch_lookups()
     try:
         data, port = root / "data", free_port()
-        rehearse(Job(options.image, data, root, options.hyperparameter, options.hosts, port, account))
+        rehearse(Job(options.image, data, root, options.hyperparameter, options.hosts, port, account, options))
         with account.step("stay on this machine: no credentials, no telemetry") as facts:
             facts["names looked up"] = ", ".join(sorted(names)) or "none"
             if not names <= LOCAL_NAMES:

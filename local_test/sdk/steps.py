@@ -1,0 +1,213 @@
+"""What each step of the SDK's local mode comes to for any image: trained, served, invoked, batch-transformed.
+
+Nothing is known of the image but what its owner gives. A step that fails ends nothing but those that build on it. Run it in
+the environment of the lock's section `sdk3`; it ends with 0 whatever the steps came to, and `--json` has that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import tarfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+from local_test import sdk
+from local_test.sdk import sandbox, v3
+
+PATIENCE_S = 15
+"""How long a server is waited for."""
+PING_S = 6
+"""How long one ping is waited for, and as long again for each of urllib3's three retries."""
+JOB_S = 120
+"""How long a training job may take: a start without a word may serve for ever."""
+TOLD = 200
+"""Characters of an answer that are told."""
+LINES = ("text/csv", "application/jsonlines", "application/x-jsonlines", "application/x-ndjson")
+"""Of these a payload's lines are records."""
+
+
+class Step(StrEnum):
+    """What is done, in order."""
+
+    TRAIN = "a training job"
+    FAIL = "a training job over an empty channel fails"
+    SAY_WHY = "a failed job's output has a failure file"
+    NO_WORD = "a ModelTrainer, which passes no word"
+    SERVE = "an endpoint comes into service"
+    INVOKE = "invoke"
+    ANY_ACCEPT = "invoke with Accept */*"
+    PARAMETER = "invoke with a Content-Type with a parameter"
+    INFERENCE_ID = "invoke with an inference id"
+    TRANSFORM = "a transform job, SplitType and AssembleWith Line"
+    A_LINE = "its output has a line for each line of its input"
+    NO_BLANK = "its output has no blank line"
+
+
+def rehearse(job: sdk.Job) -> None:
+    """Do everything that can be done."""
+    session = v3.open_session(job)
+    hasten()
+    output = job.folder("output")
+    trained = job.account.attempt(Step.TRAIN, lambda: train(job, session, output))
+    if trained:
+        fail(job, session)
+    job.account.attempt(Step.NO_WORD, lambda: train_without_a_word(job))
+    if trained:
+        serve(job, session, f"file://{output / 'model.tar.gz'}")
+
+
+def hasten() -> None:
+    """Have the SDK ask for /ping each second, for `PATIENCE_S`: its own way is each 5 s for 120 s (L-8)."""
+    from sagemaker.core.local import entities
+
+    entities.HEALTH_CHECK_TIMEOUT_LIMIT = 5 * (PATIENCE_S + 1)  # it counts 5 a look
+    entities.time = SimpleNamespace(sleep=lambda _: time.sleep(1))
+
+
+def train(job: sdk.Job, session: sdk.Untyped, output: Path) -> str:
+    """Run a training job on one host; say what its model holds."""
+    with limited(job):
+        return held(v3.run_training_job(job, session.sagemaker_client, job.data, output))
+
+
+def fail(job: sdk.Job, session: sdk.Untyped) -> None:
+    """Run a training job that can't be done."""
+    output = job.folder("failed-output")
+
+    def train_on_nothing() -> str:
+        try:
+            with limited(job):
+                v3.run_training_job(job, session.sagemaker_client, job.folder("empty"), output)
+        except RuntimeError as error:
+            return str(error)
+        raise sdk.LocalModeError("The SDK calls the job complete.")
+
+    if job.account.attempt(Step.FAIL, train_on_nothing):
+        job.account.attempt(Step.SAY_WHY, lambda: failure_in(output / "output.tar.gz"))
+
+
+def failure_in(archive: Path) -> str:
+    """Return what a job's failure file says; raises LocalModeError where there is none, or nothing in it."""
+    with tarfile.open(archive) as packed:
+        file = packed.extractfile("failure") if "failure" in packed.getnames() else None
+        said = file.read().decode(errors="replace").strip() if file else ""
+    if not said:
+        raise sdk.LocalModeError("output.tar.gz has no file `failure`, or it is empty.")
+    return said.splitlines()[0]
+
+
+def train_without_a_word(job: sdk.Job) -> str:
+    """Run a `ModelTrainer` (L-12); say what its model holds."""
+    root = job.folder(f"{job.root.name}-trainer")
+    (root / "model").mkdir()  # else the engine makes it, as root
+    with limited(job):
+        v3.fit(job, root)
+    return held(root / "compressed_artifacts" / "model.tar.gz")
+
+
+def held(model: Path) -> str:
+    """Say how many files a `model.tar.gz` holds: to the SDK a job without any is complete."""
+    with tarfile.open(model) as packed:
+        return f"{model.name} holds {sum(member.isfile() for member in packed)} files"
+
+
+@contextmanager
+def limited(job: sdk.Job) -> Iterator[None]:
+    """Remove the containers of a job that takes too long, as the SDK waits for ever; it raises then."""
+
+    def remove() -> None:
+        sandbox.docker("rm", "--force", *sandbox.containers(job.root))
+
+    timer = threading.Timer(JOB_S, remove)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Bound each ping: the SDK would wait for ever for a server that takes the connection and says nothing."""
+    socket.setdefaulttimeout(PING_S)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(None)
+
+
+def serve(job: sdk.Job, session: sdk.Untyped, model: str) -> None:
+    """Create an endpoint, invoke it in several ways, and run a transform job of the same model."""
+    account, kind = job.account, job.options.content_type
+    body = job.options.payload.read_bytes()
+
+    def come_into_service() -> str:
+        with impatient():
+            v3.create_endpoint(job, session.sagemaker_client, model)
+        return str(session.sagemaker_client.describe_endpoint("endpoint")["EndpointStatus"])
+
+    if not account.attempt(Step.SERVE, come_into_service):
+        return
+    account.attempt(Step.INVOKE, partial(answer, session, body, kind))
+    account.attempt(Step.ANY_ACCEPT, partial(answer, session, body, kind, Accept="*/*"))
+    account.attempt(Step.PARAMETER, partial(answer, session, body, with_parameter(kind)))
+    account.attempt(Step.INFERENCE_ID, partial(answer, session, body, kind, InferenceId="one-of-many"))
+    v3.delete_endpoint(session.sagemaker_client)  # the transform job's server wants its port
+    if kind.partition(";")[0].strip().lower() in LINES:
+        transform(job, session.sagemaker_client, [line for line in body.decode().splitlines() if line.strip()])
+
+
+def answer(session: sdk.Untyped, body: bytes, content_type: str, **more: str) -> str:
+    """Return the beginning of an answer; raises LocalModeError where it is no 200."""
+    return v3.invoke(session, body, content_type, **more).decode(errors="replace")[:TOLD]
+
+
+def with_parameter(content_type: str) -> str:
+    """Return a Content-Type as some clients write it, with a parameter that changes nothing."""
+    return f"{content_type}; {'charset=utf-8' if content_type.startswith('text/') or 'json' in content_type else 'v=1'}"
+
+
+def transform(job: sdk.Job, client: sdk.Untyped, records: list[str]) -> None:
+    """Run a transform job over lines, and look at its output: the SDK writes whatever came back, an error's body too."""
+    folder, output = job.folder("records"), job.folder("transformed")
+    (folder / "records").write_text("".join(f"{record}\n" for record in records))
+
+    def lines() -> list[str]:
+        return (output / "records.out").read_text(errors="replace").removesuffix("\n").split("\n")
+
+    def end() -> str:
+        # Named, as the SDK does not know MULTI_RECORD, which is how /execution-parameters spells it (H-26).
+        v3.run_transform_job(client, folder, output, job.options.content_type, BatchStrategy="MultiRecord")
+        return "\n".join(lines())[:TOLD]
+
+    def count() -> str:
+        found = [line for line in lines() if line.strip()]
+        if len(found) != len(records):
+            raise sdk.LocalModeError(f"{len(found)} lines for {len(records)}: {found[:3]}")
+        return f"{len(found)} lines for {len(records)}"
+
+    def look_for_blanks() -> str:
+        if "" in lines():
+            raise sdk.LocalModeError(f"Line {lines().index('') + 1} of {len(lines())} is blank.")
+        return f"{len(lines())} lines, none is blank"
+
+    if job.account.attempt(Step.TRANSFORM, end):
+        job.account.attempt(Step.A_LINE, count)
+        job.account.attempt(Step.NO_BLANK, look_for_blanks)
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare what this driver takes beside what all take."""
+    parser.add_argument("--payload", required=True, type=Path, help="a request that is answered with 200, no header row")
+    parser.add_argument("--content-type", default="text/csv", help="of the payload; text/csv where it isn't given")
+
+
+if __name__ == "__main__":
+    sandbox.run(rehearse, __doc__, declare)
