@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 from local_test.sdk import REGION, Account, End, Job, LocalModeError
 
 TIMEOUT_S = 900
-LOG_LINES = 40
+LOG, LOG_LINES = "sdk.log", 40
 NETWORK = "sagemaker-local"  # both generations give this name to the one network they use
 OPT_OUT = "SchemaVersion: '1.0'\nSageMaker:\n  PythonSDK:\n    Modules:\n      TelemetryOptOut: true\n"  # L-10
 COLORS = re.compile(r"\x1b\[[0-9;]*m")
@@ -135,10 +135,10 @@ def clean_environment(environ: Mapping[str, str], root: Path) -> dict[str, str]:
 
 
 def work(rehearse: Callable[[Job], None], options: argparse.Namespace, root: Path) -> NoReturn:
-    """Run the rehearsal: in a session of its own, the account to stdout, all that the SDK says to `sdk.log`."""
+    """Run the rehearsal: in a session of its own, the account to stdout, all that the SDK says to `LOG`."""
     os.setsid()
     account = Account(os.fdopen(os.dup(1), "w", buffering=1))
-    log = os.open(root / "sdk.log", os.O_WRONLY | os.O_CREAT)
+    log = os.open(root / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
     result: dict[str, Any] = {"image": options.image, "python": sys.version.split()[0], "steps": account.steps}
@@ -192,11 +192,16 @@ def account_of(child: BaseProcess, root: Path) -> dict[str, Any]:
     else:
         ended = f"after {TIMEOUT_S} s it had not ended" if child.exitcode is None else f"it ended with {child.exitcode}"
         account = {"right": False, "steps": [], "message": f"The SDK's process left no account: {ended}."}
-    if not account["right"] and (root / "sdk.log").exists():
-        lines = COLORS.sub("", (root / "sdk.log").read_text(errors="replace")).splitlines()
+    if not account["right"] and (root / LOG).exists():
+        lines = plain((root / LOG).read_bytes()).splitlines()
         title = f"--- the last of {len(lines)} lines that the SDK and the containers wrote"
         print(title, *lines[-LOG_LINES:], "---", sep="\n", file=sys.stderr)
     return account
+
+
+def plain(log: bytes) -> str:
+    """Return a log as text without colors."""
+    return COLORS.sub("", log.decode(errors="replace"))
 
 
 def clear(child: BaseProcess | None, root: Path, image: str) -> None:

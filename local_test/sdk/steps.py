@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 import socket
+import sys
 import tarfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
@@ -25,8 +26,6 @@ PATIENCE_S = 15
 """How long a server is waited for."""
 PING_S = 6
 """How long one ping is waited for, and as long again for each of urllib3's three retries."""
-JOB_S = 120
-"""How long a training job may take: a start without a word may serve for ever."""
 TOLD = 200
 """Characters of an answer that are told."""
 LINES = ("text/csv", "application/jsonlines", "application/x-jsonlines", "application/x-ndjson")
@@ -50,25 +49,55 @@ class Step(StrEnum):
     NO_BLANK = "its output has no blank line"
 
 
+def attempt(job: sdk.Job, step: Step, do: Callable[[], str]) -> bool:
+    """Do one step and say whether it was done; keep what the SDK and the containers printed where it was not."""
+    log = job.root / sandbox.LOG
+    before = log.stat().st_size
+    done = job.account.attempt(step, do)
+    if not done:
+        lines = sandbox.plain(log.read_bytes()[before:]).splitlines()
+        job.account.steps[-1]["printed"] = lines[-sandbox.LOG_LINES :]
+    return done
+
+
 def rehearse(job: sdk.Job) -> None:
     """Do everything that can be done."""
     session = v3.open_session(job)
     hasten()
     output = job.folder("output")
-    trained = job.account.attempt(Step.TRAIN, lambda: train(job, session, output))
+    trained = attempt(job, Step.TRAIN, lambda: train(job, session, output))
     if trained:
         fail(job, session)
-    job.account.attempt(Step.NO_WORD, lambda: train_without_a_word(job))
+    attempt(job, Step.NO_WORD, lambda: train_without_a_word(job))
     if trained:
         serve(job, session, f"file://{output / 'model.tar.gz'}")
 
 
 def hasten() -> None:
-    """Have the SDK ask for /ping each second, for `PATIENCE_S`: its own way is each 5 s for 120 s (L-8)."""
+    """Have the SDK ask for /ping each second, `PATIENCE_S` in all, and wait `PING_S` for an answer.
+
+    Its own way is each 5 s, 120 s in all (L-8), and for an answer as long as that takes: for ever, where none comes.
+    """
     from sagemaker.core.local import entities
 
-    entities.HEALTH_CHECK_TIMEOUT_LIMIT = 5 * (PATIENCE_S + 1)  # it counts 5 a look
-    entities.time = SimpleNamespace(sleep=lambda _: time.sleep(1))
+    wait = entities._wait_for_serving_container
+
+    def wait_less(port: int, **_: float) -> None:
+        ends = time.monotonic() + PATIENCE_S
+
+        def pause(_: float) -> None:
+            if time.monotonic() > ends:
+                raise sdk.LocalModeError(f"/ping did not answer 200 within {PATIENCE_S} s.")
+            time.sleep(1)
+
+        entities.time = SimpleNamespace(sleep=pause)
+        socket.setdefaulttimeout(PING_S)
+        try:
+            wait(port, timeout=sys.maxsize)
+        finally:
+            socket.setdefaulttimeout(None)
+
+    entities._wait_for_serving_container = wait_less
 
 
 def train(job: sdk.Job, session: sdk.Untyped, output: Path) -> str:
@@ -89,8 +118,8 @@ def fail(job: sdk.Job, session: sdk.Untyped) -> None:
             return str(error)
         raise sdk.LocalModeError("The SDK calls the job complete.")
 
-    if job.account.attempt(Step.FAIL, train_on_nothing):
-        job.account.attempt(Step.SAY_WHY, lambda: failure_in(output / "output.tar.gz"))
+    if attempt(job, Step.FAIL, train_on_nothing):
+        attempt(job, Step.SAY_WHY, lambda: failure_in(output / "output.tar.gz"))
 
 
 def failure_in(archive: Path) -> str:
@@ -120,12 +149,12 @@ def held(model: Path) -> str:
 
 @contextmanager
 def limited(job: sdk.Job) -> Iterator[None]:
-    """Remove the containers of a job that takes too long, as the SDK waits for ever; it raises then."""
+    """Remove the containers of a job that takes too long, as the SDK waits for ever: a start without a word may serve."""
 
     def remove() -> None:
         sandbox.docker("rm", "--force", *sandbox.containers(job.root))
 
-    timer = threading.Timer(JOB_S, remove)
+    timer = threading.Timer(job.options.train_seconds, remove)
     timer.start()
     try:
         yield
@@ -133,32 +162,20 @@ def limited(job: sdk.Job) -> Iterator[None]:
         timer.cancel()
 
 
-@contextmanager
-def impatient() -> Iterator[None]:
-    """Bound each ping: the SDK would wait for ever for a server that takes the connection and says nothing."""
-    socket.setdefaulttimeout(PING_S)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(None)
-
-
 def serve(job: sdk.Job, session: sdk.Untyped, model: str) -> None:
     """Create an endpoint, invoke it in several ways, and run a transform job of the same model."""
-    account, kind = job.account, job.options.content_type
-    body = job.options.payload.read_bytes()
+    kind, body = job.options.content_type, job.options.payload.read_bytes()
 
     def come_into_service() -> str:
-        with impatient():
-            v3.create_endpoint(job, session.sagemaker_client, model)
+        v3.create_endpoint(job, session.sagemaker_client, model)
         return str(session.sagemaker_client.describe_endpoint("endpoint")["EndpointStatus"])
 
-    if not account.attempt(Step.SERVE, come_into_service):
+    if not attempt(job, Step.SERVE, come_into_service):
         return
-    account.attempt(Step.INVOKE, partial(answer, session, body, kind))
-    account.attempt(Step.ANY_ACCEPT, partial(answer, session, body, kind, Accept="*/*"))
-    account.attempt(Step.PARAMETER, partial(answer, session, body, with_parameter(kind)))
-    account.attempt(Step.INFERENCE_ID, partial(answer, session, body, kind, InferenceId="one-of-many"))
+    attempt(job, Step.INVOKE, partial(answer, session, body, kind))
+    attempt(job, Step.ANY_ACCEPT, partial(answer, session, body, kind, Accept="*/*"))
+    attempt(job, Step.PARAMETER, partial(answer, session, body, with_parameter(kind)))
+    attempt(job, Step.INFERENCE_ID, partial(answer, session, body, kind, InferenceId="one-of-many"))
     v3.delete_endpoint(session.sagemaker_client)  # the transform job's server wants its port
     if kind.partition(";")[0].strip().lower() in LINES:
         transform(job, session.sagemaker_client, [line for line in body.decode().splitlines() if line.strip()])
@@ -198,15 +215,16 @@ def transform(job: sdk.Job, client: sdk.Untyped, records: list[str]) -> None:
             raise sdk.LocalModeError(f"Line {lines().index('') + 1} of {len(lines())} is blank.")
         return f"{len(lines())} lines, none is blank"
 
-    if job.account.attempt(Step.TRANSFORM, end):
-        job.account.attempt(Step.A_LINE, count)
-        job.account.attempt(Step.NO_BLANK, look_for_blanks)
+    if attempt(job, Step.TRANSFORM, end):
+        attempt(job, Step.A_LINE, count)
+        attempt(job, Step.NO_BLANK, look_for_blanks)
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare what this driver takes beside what all take."""
     parser.add_argument("--payload", required=True, type=Path, help="a request that is answered with 200, no header row")
     parser.add_argument("--content-type", default="text/csv", help="of the payload; text/csv where it isn't given")
+    parser.add_argument("--train-seconds", type=float, default=120, help="how long a training job may take")
 
 
 if __name__ == "__main__":
