@@ -62,6 +62,12 @@ LINES = (
     ),
     Line(
         Step.TRAIN,
+        "leaves_plain_files",
+        "train-leaves-a-link",
+        "it puts what a link points to into `model.tar.gz`; an archive with links is refused on the platform",
+    ),
+    Line(
+        Step.TRAIN,
         "reads_a_read_only_channel",
         "train-writes-into-a-channel",
         "channels are mounted so that they can be written to; FastFile's can't",
@@ -81,7 +87,7 @@ LINES = (
     Line(
         Step.SERVE,
         "starts_without_network",
-        "serve-wants-a-route",
+        "serve-wants-a-neighbor",
         "its containers have this machine's network; Marketplace's have none",
     ),
     Line(
