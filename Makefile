@@ -18,6 +18,9 @@ CONTENT_TYPE ?= text/csv
 # Without a PAYLOAD of the caller's: the rows that training stored with the model of `make run`.
 SAMPLE_PAYLOAD = $(if $(filter build/payload.csv,$(PAYLOAD)),{ [ -f build/ml/model/manifest.json ] || $(RUN) run --data '$(DATA)' >/dev/null; } && $(RUN).payloads build/ml/model > $(PAYLOAD) &&)
 
+# With the sample data it is Berth's own model that is judged, and a fit that is long enough to keep checkpoints.
+OWN = $(if $(filter model/sample,$(DATA)),$(if $(KNOBS),,--hyperparameter max_iter=60 --hyperparameter checkpoint_interval_s=0.1))
+
 help: ## print these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
 
@@ -46,7 +49,10 @@ local-mode: ## train and serve IMAGE through the SageMaker SDK's own local mode,
 	@.venv-sdk2/bin/python -m local_test.sdk.v2 --image $(IMAGE) --data '$(DATA)' $(KNOBS)
 
 conformance: setup ## judge IMAGE by every platform's rules: DATA=, PAYLOAD=, CONTENT_TYPE=, ARGS="--junit FILE .."
-	@$(SAMPLE_PAYLOAD) $(RUN) conformance $(IMAGE) --train-data '$(DATA)' --payload $(PAYLOAD) --content-type $(CONTENT_TYPE) $(KNOBS) $(ARGS)
+	@$(SAMPLE_PAYLOAD) $(RUN) conformance $(IMAGE) --train-data '$(DATA)' --payload $(PAYLOAD) --content-type $(CONTENT_TYPE) $(KNOBS) $(OWN) $(ARGS)
+
+foreign: setup-test ## judge servers that others wrote, each in an image of its own, and write docs/conformance.md's table
+	@$(RUN).foreign --write docs/conformance.md
 
 doctor: setup ## tell in plain words why an endpoint or a training job of IMAGE would fail: DATA=, PAYLOAD=, ARGS=
 	@$(SAMPLE_PAYLOAD) $(RUN) doctor $(IMAGE) --train-data '$(DATA)' --payload $(PAYLOAD) --content-type $(CONTENT_TYPE) $(KNOBS) $(ARGS)
@@ -77,4 +83,4 @@ setup:
 setup-test:
 	@mkdir -p build && $(PYTHON) .ci/venv .venv test
 
-.PHONY: help run serve test image base-image run-image local-mode conformance doctor soak hyperparameters lint format lock clean setup setup-test
+.PHONY: help run serve test image base-image run-image local-mode conformance foreign doctor soak hyperparameters lint format lock clean setup setup-test
