@@ -29,7 +29,7 @@ OURS = re.compile(r"/(opt/ml|tmp|state|dev|proc|sys|run)(/|$)|/etc/(hosts|hostna
 
 UNCONNECTED = re.compile(
     r"name or service not known|failure in name resolution|could not resolve host|network is unreachable|no route to host"
-    r"|ENOTFOUND|EAI_AGAIN|ENETUNREACH|EHOSTUNREACH|UnknownHostException",
+    r"|\b(ENOTFOUND|EAI_AGAIN|ENETUNREACH|EHOSTUNREACH)\b|UnknownHostException",  # a FileNotFoundError is no ENOTFOUND
     re.IGNORECASE,
 )
 """How programs say that there is no network."""
