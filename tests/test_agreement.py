@@ -27,7 +27,7 @@ from local_test.verdicts import Status, Verdict
 
 FAULTS = [replace(fault, tag="local-mode") for fault in (*faults(), *faults("local_mode.txt"))]
 NONE = Fault("none", ())
-QUICK = {"none", "no-train-on-path", "no-serve-on-path", "ping-redirects", "the-last-record-is-dropped"}
+QUICK = {"none", "train-fails", "no-serve-on-path", "ping-redirects", "the-last-record-is-dropped"}
 """The sound container, two faults that both find at once, one that local mode lets pass, one that shows at the end."""
 AT_ONCE = 3
 TRAIN_S = 40
@@ -82,9 +82,10 @@ def in_local_mode(image: str, python: Path, folder: Path) -> dict[str, bool]:
     """Return what was tried with an image in local mode, and whether it was done."""
     payload, account = folder / "payload.csv", folder / "account.json"
     payload.write_bytes(PAYLOAD.body)
-    words = ["--image", image, "--data", SAMPLE, "--payload", payload, "--json", account, "--train-seconds", str(TRAIN_S)]
+    words = ["--image", image, "--data", SAMPLE, "--payload", payload, "--json", account]
+    limits = ["--train-seconds", str(TRAIN_S), "--start-seconds", str(START_S)]
     given = [word for pair in HYPERPARAMETERS.items() for word in ("--hyperparameter", "=".join(pair))]
-    command = [python, "-m", "local_test.sdk.steps", *words, *given]
+    command = [python, "-m", "local_test.sdk.steps", *words, *limits, *given]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (folder / "local_mode.txt").write_text(done.stdout)

@@ -116,7 +116,7 @@ LINES = (
         "where an answer has no Content-Type, it says that the answer is what was asked for",
     ),
     Line(Step.ANY_ACCEPT, "any_accept_will_do", "any-accept-is-refused"),
-    Line(Step.PARAMETER, "media_type_is_compared_alone", "media-types-with-parameters-are-refused"),
+    Line(Step.SPELLED, "media_type_is_compared_alone", "media-types-with-parameters-are-refused"),
     Line(Step.INFERENCE_ID, "added_headers_make_no_difference", "added-headers-are-refused"),
     Line(Step.TRANSFORM, "batch_starts", "batch-is-not-understood"),
     Line(Step.TRANSFORM, "execution_parameters_can_be_used", "execution-parameters-are-no-json"),

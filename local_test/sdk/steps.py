@@ -7,6 +7,7 @@ the environment of the lock's section `sdk3`; it ends with 0 whatever the steps 
 from __future__ import annotations
 
 import argparse
+import shutil
 import socket
 import sys
 import tarfile
@@ -22,8 +23,6 @@ from types import SimpleNamespace
 from local_test import sdk
 from local_test.sdk import sandbox, v3
 
-PATIENCE_S = 15
-"""How long a server is waited for."""
 PING_S = 6
 """How long one ping is waited for, and as long again for each of urllib3's three retries."""
 TOLD = 200
@@ -42,7 +41,7 @@ class Step(StrEnum):
     SERVE = "an endpoint comes into service"
     INVOKE = "invoke"
     ANY_ACCEPT = "invoke with Accept */*"
-    PARAMETER = "invoke with a Content-Type with a parameter"
+    SPELLED = "invoke with a Content-Type with a parameter, in capitals"
     INFERENCE_ID = "invoke with an inference id"
     TRANSFORM = "a transform job, SplitType and AssembleWith Line"
     A_LINE = "its output has a line for each line of its input"
@@ -63,18 +62,20 @@ def attempt(job: sdk.Job, step: Step, do: Callable[[], str]) -> bool:
 def rehearse(job: sdk.Job) -> None:
     """Do everything that can be done."""
     session = v3.open_session(job)
-    hasten()
+    hasten(job.options.start_seconds)
     output = job.folder("output")
     trained = attempt(job, Step.TRAIN, lambda: train(job, session, output))
     if trained:
         fail(job, session)
-    attempt(job, Step.NO_WORD, lambda: train_without_a_word(job))
-    if trained:
-        serve(job, session, f"file://{output / 'model.tar.gz'}")
+        attempt(job, Step.NO_WORD, lambda: train_without_a_word(job))
+    if job.options.model:
+        shutil.copy(job.options.model, job.folder("given") / "model.tar.gz")  # it is unpacked where it lies (L-8)
+    if job.options.model or trained:
+        serve(job, session, f"file://{job.root / 'given' if job.options.model else output}/model.tar.gz")
 
 
-def hasten() -> None:
-    """Have the SDK ask for /ping each second, `PATIENCE_S` in all, and wait `PING_S` for an answer.
+def hasten(patience_s: float) -> None:
+    """Have the SDK ask for /ping each second, `patience_s` in all, and wait `PING_S` for an answer.
 
     Its own way is each 5 s, 120 s in all (L-8), and for an answer as long as that takes: for ever, where none comes.
     """
@@ -83,11 +84,11 @@ def hasten() -> None:
     wait = entities._wait_for_serving_container
 
     def wait_less(port: int, **_: float) -> None:
-        ends = time.monotonic() + PATIENCE_S
+        ends = time.monotonic() + patience_s
 
         def pause(_: float) -> None:
             if time.monotonic() > ends:
-                raise sdk.LocalModeError(f"/ping did not answer 200 within {PATIENCE_S} s.")
+                raise sdk.LocalModeError(f"/ping did not answer 200 within {patience_s:g} s.")
             time.sleep(1)
 
         entities.time = SimpleNamespace(sleep=pause)
@@ -174,21 +175,23 @@ def serve(job: sdk.Job, session: sdk.Untyped, model: str) -> None:
         return
     attempt(job, Step.INVOKE, partial(answer, session, body, kind))
     attempt(job, Step.ANY_ACCEPT, partial(answer, session, body, kind, Accept="*/*"))
-    attempt(job, Step.PARAMETER, partial(answer, session, body, with_parameter(kind)))
+    attempt(job, Step.SPELLED, partial(answer, session, body, *spellings(kind)))
     attempt(job, Step.INFERENCE_ID, partial(answer, session, body, kind, InferenceId="one-of-many"))
     v3.delete_endpoint(session.sagemaker_client)  # the transform job's server wants its port
     if kind.partition(";")[0].strip().lower() in LINES:
         transform(job, session.sagemaker_client, [line for line in body.decode().splitlines() if line.strip()])
 
 
-def answer(session: sdk.Untyped, body: bytes, content_type: str, **more: str) -> str:
-    """Return the beginning of an answer; raises LocalModeError where it is no 200."""
-    return v3.invoke(session, body, content_type, **more).decode(errors="replace")[:TOLD]
+def answer(session: sdk.Untyped, body: bytes, *content_types: str, **more: str) -> str:
+    """Send a body as each of these types; return the beginning of the answers. Raises LocalModeError where one is no 200."""
+    answers = [v3.invoke(session, body, content_type, **more) for content_type in content_types]
+    return "\n".join(answer.decode(errors="replace") for answer in answers)[:TOLD]
 
 
-def with_parameter(content_type: str) -> str:
-    """Return a Content-Type as some clients write it, with a parameter that changes nothing."""
-    return f"{content_type}; {'charset=utf-8' if content_type.startswith('text/') or 'json' in content_type else 'v=1'}"
+def spellings(content_type: str) -> tuple[str, str, str]:
+    """Return a Content-Type as clients write it too: with a parameter, with one in capitals, in capitals."""
+    parameter = "charset=utf-8" if content_type.startswith("text/") or "json" in content_type else "v=1"
+    return f"{content_type}; {parameter}", f"{content_type};{parameter.upper()}", content_type.upper()
 
 
 def transform(job: sdk.Job, client: sdk.Untyped, records: list[str]) -> None:
@@ -224,6 +227,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
     """Declare what this driver takes beside what all take."""
     parser.add_argument("--payload", required=True, type=Path, help="a request that is answered with 200, no header row")
     parser.add_argument("--content-type", default="text/csv", help="of the payload; text/csv where it isn't given")
+    parser.add_argument("--model", type=Path, help="a model.tar.gz to serve in place of what training leaves")
+    parser.add_argument("--start-seconds", type=float, default=60, help="how long a server may take to become ready")
     parser.add_argument("--train-seconds", type=float, default=120, help="how long a training job may take")
 
 
