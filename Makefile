@@ -60,6 +60,9 @@ doctor: setup ## tell in plain words why an endpoint or a training job of IMAGE 
 soak: setup-test ## measure at length, in containers of IMAGE too, and write docs/measured.md: SECTIONS=
 	@$(RUN) soak --data '$(DATA)' --image $(IMAGE) --sections $(SECTIONS)
 
+load: setup-test ## requests/s, latency, CPU and memory beside a bare server and others, to docs/measured.md: ARGS="--only csv-1-16 .."
+	@$(RUN) load --data '$(DATA)' $(KNOBS) $(or $(ARGS),--write docs/measured.md)
+
 hyperparameters: setup ## write docs/hyperparameters.md from model/hyperparameters.py
 	@.venv/bin/python container/train --markdown > build/hyperparameters.md && mv build/hyperparameters.md docs/hyperparameters.md
 
@@ -83,4 +86,4 @@ setup:
 setup-test:
 	@mkdir -p build && $(PYTHON) .ci/venv .venv test
 
-.PHONY: help run serve test image base-image run-image local-mode conformance foreign doctor soak hyperparameters lint format lock clean setup setup-test
+.PHONY: help run serve test image base-image run-image local-mode conformance foreign doctor soak load hyperparameters lint format lock clean setup setup-test

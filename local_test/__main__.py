@@ -15,6 +15,8 @@ from local_test.conformance import add_arguments, conformance
 from local_test.doctor import add_arguments as add_doctor_arguments
 from local_test.doctor import doctor
 from local_test.emulator import train
+from local_test.load.command import add_arguments as add_load_arguments
+from local_test.load.command import load
 from local_test.run import prepare, run
 from local_test.runners import Containers, Platform, Processes
 from local_test.soak.sections import soak
@@ -41,6 +43,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return conformance(arguments)
     if arguments.verb == "doctor":
         return doctor(arguments)
+    if arguments.verb == "load":
+        return load(arguments)
     hyperparameters = dict(arguments.hyperparameter)
     platform: Platform = Containers(arguments.image) if arguments.image else Processes()
     if arguments.verb == "soak":
@@ -78,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("--image", default="", help="run this image's containers instead of the source tree")
     add_arguments(verbs.add_parser("conformance", help="judge any image by the platforms' rules"))
     add_doctor_arguments(verbs.add_parser("doctor", help="tell why an image would fail on the platform"))
+    add_load_arguments(verbs.add_parser("load", help="measure throughput and latency beside a bare server's and others'"))
     return parser
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -124,6 +125,18 @@ def memory(pid: int) -> Memory | None:
             return _memory(folder, "total_rss", "memory.limit_in_bytes", "memory.oom_control")
         return _memory(CGROUPS / groups[""].lstrip("/"), "anon", "memory.max", "memory.events")
     return None
+
+
+def resident_mb(pid: int) -> float:
+    """Return what a program and its descendants hold: their own pages, shared ones counted once, and the libraries."""
+    anonymous, libraries = 0, 0
+    for process in (Path("/proc") / str(member) for member in family(pid)):
+        with contextlib.suppress(OSError):  # it has just ended
+            rollup = (process / "smaps_rollup").read_text()
+            anonymous += sum(int(kb) for kb in re.findall(r"^Pss_(?:Anon|Shmem): +(\d+)", rollup, re.MULTILINE))
+            files = re.search(r"^RssFile:\s+(\d+)", (process / "status").read_text(), re.MULTILINE)
+            libraries = max(libraries, int(files[1]) if files else 0)
+    return (anonymous + libraries) * 1024 / 1e6
 
 
 def family(pid: int) -> list[int]:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import re
@@ -25,7 +24,7 @@ import numpy as np
 
 from contract.manifest import read_manifest
 from local_test.emulator import lay_out
-from local_test.procfs import family
+from local_test.procfs import resident_mb
 from local_test.runners import ROOT
 from local_test.soak.measured import Table
 
@@ -225,7 +224,7 @@ def run(command: Sequence[str], environ: Mapping[str, str], watch: bool = False)
     with tempfile.TemporaryFile() as log:
         program = subprocess.Popen(command, env={**os.environ, **environ}, stdout=log, stderr=subprocess.STDOUT)
         while watch and program.poll() is None:
-            peak = max(peak, _resident_mb(program.pid))
+            peak = max(peak, resident_mb(program.pid))
             time.sleep(SAMPLE_S)
         program.wait()
         seconds = time.monotonic() - started
@@ -233,18 +232,6 @@ def run(command: Sequence[str], environ: Mapping[str, str], watch: bool = False)
             log.seek(0)
             raise RuntimeError(f"{command[:2]} ended with exit code {program.returncode}:\n{log.read().decode()[-3000:]}")
     return Cost(seconds, peak)
-
-
-def _resident_mb(pid: int) -> float:
-    """Return what a program and its children hold: their own pages, shared ones counted once, and the libraries."""
-    anonymous, libraries = 0, 0
-    for process in (Path("/proc") / str(member) for member in family(pid)):
-        with contextlib.suppress(OSError):  # it has just ended
-            rollup = (process / "smaps_rollup").read_text()
-            anonymous += sum(int(kb) for kb in re.findall(r"^Pss_(?:Anon|Shmem): +(\d+)", rollup, re.MULTILINE))
-            files = re.search(r"^RssFile:\s+(\d+)", (process / "status").read_text(), re.MULTILINE)
-            libraries = max(libraries, int(files[1]) if files else 0)
-    return (anonymous + libraries) * 1024 / 1e6
 
 
 def main() -> int:

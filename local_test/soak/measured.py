@@ -21,8 +21,13 @@ HEADING = "# Measured\n\nWritten by `make soak`. The machine is shared: ratios h
 
 def section(title: str, command: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table with its title, and the command that makes it."""
+    return told(title, command, table(columns, rows))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns), *("| " + " | ".join(row) + " |" for row in rows)]
-    return told(title, command, "\n".join(lines))
+    return "\n".join(lines)
 
 
 def told(title: str, command: str, text: str) -> str:

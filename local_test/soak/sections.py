@@ -23,6 +23,7 @@ from pathlib import Path
 
 from local_test import outcomes
 from local_test.emulator import lay_out, train
+from local_test.load.command import load_sections
 from local_test.runners import ROOT, Processes, free_port
 from local_test.soak.growth import cost_of_sample, growth_of_rows
 from local_test.soak.hosting import body_memory
@@ -76,6 +77,7 @@ def soak(data: Path, image: str, docker: str, target: Path, only: Sequence[str] 
             "conformance": judged_images,
             "sample": lambda: section(*cost_of_sample(data, Path(folder))),
             "rows": lambda: section(*growth_of_rows([10_000, 100_000, 1_000_000, 10_000_000], Path(folder))),
+            "load": lambda: load_sections(base, target),
             "scale": lambda: "\n".join(section(*table) for table in over_hosts([10_000, 100_000], Path(folder))),
         }
         if set(only) - set(sections):

@@ -1,0 +1,99 @@
+"""`make load`: train a model, measure the servers of it, write docs/measured.md and the chart."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from local_test.arguments import pair
+from local_test.emulator import lay_out, train
+from local_test.load.cells import cells_of
+from local_test.load.chart import draw
+from local_test.load.rounds import Figures, Plan, measure
+from local_test.load.servers import BERTH, OTHERS, OTHERS_PYTHON, TITLES
+from local_test.load.table import COLUMNS, COLUMNS_OF_BARS, MANY, bars_of, rows_of, shares
+from local_test.runners import ROOT, Processes
+from local_test.soak.measured import put, table, told
+
+ROUNDS, SECONDS = 5, 2
+COMMAND = "make load"
+NOTE = """Medians of {rounds} rounds of {seconds} s, in each of which every server has its turn. Servers on one CPU{had}; the
+generator, wrk, on another, of which it took at most {busy:.0%}. A connection sends its next request once the last is answered.
+In brackets: the ratio to the bare echo, which runs on the server and the settings that `serve` starts and answers what Berth
+answers; each is the median of the ratios within a round. Latencies are as wrk corrects them: a slow answer counts for those too
+that would have been asked for meanwhile. Memory is that of all processes, each page counted once; the echo's holds Berth's
+libraries, unused. "Of the session": answers a second beside runs a second of the ONNX session on the ready matrix. "Failed":
+the largest share of a round's requests that were not answered with success."""
+CHART = "load.svg"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `load` takes."""
+    parser.add_argument("--data", type=Path, default=ROOT / "model" / "sample", help="folder of the training channel")
+    parser.add_argument("--hyperparameter", action="append", default=[], type=pair, metavar="NAME=VALUE", help="of the model")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"times that each server is measured in a cell; {ROUNDS}")
+    parser.add_argument("--seconds", type=int, default=SECONDS, help=f"that a round takes a server, whole ones; {SECONDS}")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="CELL", help="FORMAT-ROWS-CONNECTIONS, such as csv-1-16 or 'json-*-1'"
+    )
+    parser.add_argument("--servers", nargs="+", default=list(TITLES), choices=list(TITLES), help="Berth is always among them")
+    parser.add_argument("--write", type=Path, help="docs/measured.md, or another file; without it figures are only printed")
+
+
+def load(arguments: argparse.Namespace) -> int:
+    """Measure, print the tables, write them where that was asked for; return an exit code."""
+    if arguments.rounds < 1 or arguments.seconds < 1:
+        raise RuntimeError(f"--rounds {arguments.rounds} --seconds {arguments.seconds}: both take 1 or more")
+    plan = Plan(cells_of(arguments.only), [BERTH, *arguments.servers], arguments.rounds, arguments.seconds)
+    if set(OTHERS) & set(plan.servers):
+        prepare()
+    with tempfile.TemporaryDirectory(prefix="berth-load-") as folder:
+        base = Path(folder) / "ml"
+        lay_out(base, {"training": arguments.data}, dict(arguments.hyperparameter))
+        outcome = train(Processes(), base)
+        if outcome.exit_code:
+            print(outcome.output)
+            return outcome.exit_code
+        figures = measure(plan, base, Path(folder), lambda line: print(line, flush=True))
+    sections = sections_of(figures, plan)
+    print("\n" + "\n".join(sections))
+    if arguments.write:
+        put(arguments.write, sections)
+        draw(figures, arguments.write.with_name(CHART))
+    return 0
+
+
+def load_sections(base: Path, target: Path) -> str:
+    """Measure every cell of a model that is trained; return Markdown, and draw the chart beside the target."""
+    prepare()
+    plan = Plan(cells_of([]), list(TITLES), ROUNDS, SECONDS)
+    with tempfile.TemporaryDirectory(prefix="berth-load-") as folder:
+        figures = measure(plan, base, Path(folder))
+    draw(figures, target.with_name(CHART))
+    return "\n".join(sections_of(figures, plan))
+
+
+def prepare() -> None:
+    """Bring the environment of the other servers up to the lock.
+
+    Raises:
+        RuntimeError: it could not be made.
+    """
+    folder = OTHERS_PYTHON.parent.parent
+    done = subprocess.run([sys.executable, ROOT / ".ci" / "venv", folder, "load"], check=False)
+    if done.returncode:
+        raise RuntimeError(f"{folder} could not be made; the other servers run in it. Without them: --servers berth echo")
+
+
+def sections_of(figures: Figures, plan: Plan) -> list[str]:
+    """Return both tables as sections of docs/measured.md."""
+    had, busy = shares(figures)
+    had_text = "" if had is None else f", of which they had at least {had:.0%} with {MANY} connections or more"
+    note = " ".join(NOTE.format(rounds=plan.rounds, seconds=plan.seconds, had=had_text, busy=busy).split())
+    return [
+        told("Load on one core: what is asked", COMMAND, table(COLUMNS_OF_BARS, bars_of(figures))),
+        told("Load on one core: every cell", COMMAND, f"{note}\n\n![]({CHART})\n\n{table(COLUMNS, rows_of(figures))}"),
+    ]
