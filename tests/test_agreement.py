@@ -1,4 +1,4 @@
-"""The rules agree with the SDK's local mode wherever both speak, of a sound container and of such with a fault."""
+"""The rules agree with the SDK's local mode wherever both speak: of a sound container, of faults, of others' servers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import contextlib
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,13 @@ from conftest import ROOT, SAMPLE, long
 from test_broken import PAYLOAD, START_S, wanted_by
 
 from local_test.conformance import judge
+from local_test.foreign import SERVERS, Server, build, take_model
 from local_test.rules import RULES
 from local_test.runners import Containers
 from local_test.sdk import sandbox
 from local_test.sdk.agreement import LINES, as_markdown, disagreements
 from local_test.sdk.steps import Step
-from local_test.subject import Subject
+from local_test.subject import Payload, Subject
 from local_test.verdicts import Status, Verdict
 
 FAULTS = [replace(fault, tag="local-mode") for fault in (*faults(), *faults("local_mode.txt"))]
@@ -31,8 +33,6 @@ QUICK = {"none", "train-fails", "no-serve-on-path", "ping-redirects", "the-last-
 """The sound container, two faults that both find at once, one that local mode lets pass, one that shows at the end."""
 AT_ONCE = 3
 TRAIN_S = 40
-HYPERPARAMETERS = {"epochs": "200"}
-
 Compared = tuple[dict[str, bool], dict[str, Verdict]]
 """What was tried in local mode and whether it was done; what the rules say."""
 Compare = Callable[[Fault], Compared]
@@ -52,7 +52,8 @@ def compare(
         scratch = folder / fault.name
         scratch.mkdir()
         name = SOUND_IMAGE if fault is NONE else fault.image
-        return in_local_mode(name, sdk3_python, scratch), by_the_rules(name, scratch)
+        given = Given(PAYLOAD, hyperparameters={"epochs": "200"}, start_s=START_S)
+        return in_local_mode(name, given, sdk3_python, scratch), by_the_rules(name, given, scratch)
 
     load(docker, images, folder)
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -78,27 +79,53 @@ def network(docker: str) -> Iterator[None]:
         subprocess.run([docker, "network", "rm", sandbox.NETWORK], check=True)
 
 
-def in_local_mode(image: str, python: Path, folder: Path) -> dict[str, bool]:
+@dataclass(frozen=True)
+class Given:
+    """What both are given of an image, beside the sample to train on."""
+
+    payload: Payload
+    hyperparameters: Mapping[str, str] = field(default_factory=dict)
+    environ: Mapping[str, str] = field(default_factory=dict)
+    model: Path | None = None
+    start_s: float = 60
+
+
+def in_local_mode(image: str, given: Given, python: Path, folder: Path) -> dict[str, bool]:
     """Return what was tried with an image in local mode, and whether it was done."""
-    payload, account = folder / "payload.csv", folder / "account.json"
-    payload.write_bytes(PAYLOAD.body)
-    words = ["--image", image, "--data", SAMPLE, "--payload", payload, "--json", account]
-    limits = ["--train-seconds", str(TRAIN_S), "--start-seconds", str(START_S)]
-    given = [word for pair in HYPERPARAMETERS.items() for word in ("--hyperparameter", "=".join(pair))]
-    command = [python, "-m", "local_test.sdk.steps", *words, *limits, *given]
+    payload, account = folder / "payload", folder / "account.json"
+    payload.write_bytes(given.payload.body)
+    words = {
+        "--image": image,
+        "--data": SAMPLE,
+        "--payload": payload,
+        "--content-type": given.payload.content_type,
+        "--json": account,
+        "--train-seconds": TRAIN_S,
+        "--start-seconds": given.start_s,
+        **({"--model": given.model} if given.model else {}),
+    }
+    command = [python, "-m", "local_test.sdk.steps", *(str(word) for pair in words.items() for word in pair)]
+    command += [part for pair in given.hyperparameters.items() for part in ("--hyperparameter", "=".join(pair))]
+    command += [part for pair in given.environ.items() for part in ("--env", "=".join(pair))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    (folder / "local_mode.txt").write_text(done.stdout)
     steps = json.loads(account.read_text())["steps"]
     return {step["step"]: step["right"] for step in steps if step["step"] in set(Step)}
 
 
-def by_the_rules(image: str, folder: Path) -> dict[str, Verdict]:
+def by_the_rules(image: str, given: Given, folder: Path) -> dict[str, Verdict]:
     """Judge an image by the rules that speak of what local mode does."""
-    named = {line.rule for line in LINES}
     subject = Subject(
-        Containers(image), folder, train_data=SAMPLE, payload=PAYLOAD, hyperparameters=HYPERPARAMETERS, start_s=START_S
+        Containers(image),
+        folder,
+        train_data=SAMPLE,
+        payload=given.payload,
+        model_tar=given.model,
+        hyperparameters=given.hyperparameters,
+        environ=given.environ,
+        start_s=given.start_s,
     )
+    named = {line.rule for line in LINES}
     with contextlib.closing(subject):
         return {verdict.rule.name: verdict for verdict in judge(subject, [rule for rule in RULES if rule.name in named])}
 
@@ -117,6 +144,31 @@ def test_of_an_image_both_say_the_same(fault: Fault, compare: Compare) -> None:
             assert verdicts[line.rule].status is Status.FAILED, verdicts[line.rule]
             assert line.found in verdicts[line.rule].seen
             assert steps.get(line.step) is bool(line.passes), line
+
+
+@long
+@pytest.mark.parametrize("server", SERVERS, ids=lambda server: server.name)
+def test_of_a_server_that_others_wrote_both_say_the_same(
+    server: Server, docker: str, network: None, sdk3_python: Path, tmp_path: Path
+) -> None:
+    image = build(server, "debian:trixie-slim", docker)
+    model = take_model(image, docker, tmp_path) if server.has_model else tmp_path / "model.tar.gz"
+    if not server.has_model:
+        tarfile.open(model, "w:gz").close()
+    given = Given(Payload(server.payload.encode(), server.content_type), environ=server.environ, model=model)
+    steps, verdicts = in_local_mode(image, given, sdk3_python, tmp_path), by_the_rules(image, given, tmp_path)
+    assert disagreements(steps, verdicts) == []
+    assert steps[Step.SERVE] is (verdicts["becomes_ready"].status is Status.PASSED)
+
+
+@long
+def test_of_berths_own_image_all_is_done_and_every_rule_kept(
+    image: str, network: None, sdk3_python: Path, tmp_path: Path
+) -> None:
+    given = Given(PAYLOAD)
+    assert in_local_mode(image, given, sdk3_python, tmp_path) == dict.fromkeys(map(str, Step), True)
+    statuses = {verdict.status for verdict in by_the_rules(image, given, tmp_path).values()}
+    assert statuses == {Status.PASSED}
 
 
 def test_each_line_names_a_rule_and_a_fault_that_there_are_and_each_step_has_a_line() -> None:

@@ -80,6 +80,11 @@ class Job:
     options: argparse.Namespace
     """The command line's."""
 
+    @property
+    def environ(self) -> dict[str, str]:
+        """What the image's owner wants in the environment: a new one each time, as the SDK adds to it."""
+        return dict(getattr(self.options, "env", ()))
+
     def folder(self, name: str) -> Path:
         """Return a fresh folder below the root."""
         path = self.root / name

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from local_test import sdk
+from local_test.arguments import pair
 from local_test.sdk import sandbox, v3
 
 PING_S = 6
@@ -227,6 +228,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     """Declare what this driver takes beside what all take."""
     parser.add_argument("--payload", required=True, type=Path, help="a request that is answered with 200, no header row")
     parser.add_argument("--content-type", default="text/csv", help="of the payload; text/csv where it isn't given")
+    parser.add_argument("--env", action="append", default=[], type=pair, metavar="NAME=VALUE", help="for the containers")
     parser.add_argument("--model", type=Path, help="a model.tar.gz to serve in place of what training leaves")
     parser.add_argument("--start-seconds", type=float, default=60, help="how long a server may take to become ready")
     parser.add_argument("--train-seconds", type=float, default=120, help="how long a training job may take")

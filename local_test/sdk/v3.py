@@ -54,6 +54,7 @@ def run_training_job(job: sdk.Job, client: sdk.Untyped, data: Path, output: Path
         OutputDataConfig={"S3OutputPath": f"file://{output}"},
         ResourceConfig={"InstanceType": "local", "InstanceCount": 1},
         HyperParameters=job.hyperparameters,
+        Environment=job.environ,
     )
     uri: str = client.describe_training_job(output.name)["ModelArtifacts"]["S3ModelArtifacts"]
     return Path(uri.removeprefix("file://"))
@@ -78,7 +79,7 @@ def serve(job: sdk.Job, session: sdk.Untyped, model: str, manifest: dict[str, An
 
 def create_endpoint(job: sdk.Job, client: sdk.Untyped, model: str) -> None:
     """Create an endpoint of a model; it is in service when this returns."""
-    client.create_model("model", {"Image": job.image, "ModelDataUrl": model, "Environment": {}})
+    client.create_model("model", {"Image": job.image, "ModelDataUrl": model, "Environment": job.environ})
     hosts = {"InstanceType": "local", "InitialInstanceCount": 1}
     client.create_endpoint_config("config", [{"VariantName": "AllTraffic", "ModelName": "model", **hosts}])
     client.create_endpoint("endpoint", "config")
@@ -158,6 +159,7 @@ def fit(job: sdk.Job, root: Path) -> None:
         training_image=job.image,
         compute=Compute(instance_type="local_cpu", instance_count=1),
         hyperparameters=job.hyperparameters,
+        environment=job.environ,
         local_container_root=str(root),
     )
     data = InputData(channel_name=sdk.CHANNEL, data_source=str(job.data), content_type="text/csv")
