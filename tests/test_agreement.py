@@ -19,6 +19,7 @@ from test_broken import PAYLOAD, START_S, wanted_by
 
 from local_test.conformance import judge
 from local_test.foreign import SERVERS, Server, build, take_model
+from local_test.payloads import csv_body
 from local_test.rules import RULES
 from local_test.runners import Containers
 from local_test.sdk import sandbox
@@ -163,9 +164,9 @@ def test_of_a_server_that_others_wrote_both_say_the_same(
 
 @long
 def test_of_berths_own_image_all_is_done_and_every_rule_kept(
-    image: str, network: None, sdk3_python: Path, tmp_path: Path
+    image: str, manifest: dict, network: None, sdk3_python: Path, tmp_path: Path
 ) -> None:
-    given = Given(PAYLOAD)
+    given = Given(Payload(csv_body(manifest), "text/csv"))
     assert in_local_mode(image, given, sdk3_python, tmp_path) == dict.fromkeys(map(str, Step), True)
     statuses = {verdict.status for verdict in by_the_rules(image, given, tmp_path).values()}
     assert statuses == {Status.PASSED}
