@@ -138,6 +138,7 @@ def by_the_rules(image: str, given: Given, folder: Path) -> dict[str, Verdict]:
 def test_of_an_image_both_say_the_same(fault: Fault, compare: Compare) -> None:
     steps, verdicts = compare(fault)
     assert disagreements(steps, verdicts) == []
+    assert {name for name, verdict in verdicts.items() if verdict.status is Status.FAILED} == verdicts.keys() & {*fault.breaks}
     if fault is NONE:
         assert steps == dict.fromkeys(map(str, Step), True)
     for line in LINES:

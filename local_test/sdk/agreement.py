@@ -57,7 +57,7 @@ LINES = (
         Step.TRAIN,
         "trains",
         "train-leaves-no-model",
-        "a job is complete that ended with exit code 0, an empty `model.tar.gz` or not",
+        "a job that left no model is complete too, where it ended with exit code 0",
         "left no file",
     ),
     Line(
@@ -79,7 +79,7 @@ LINES = (
         Step.NO_WORD,
         "bare_start_trains",
         "command-does-nothing",
-        "a job is complete that ended with exit code 0, an empty `model.tar.gz` or not",
+        "a job that left no model is complete too, where it ended with exit code 0",
         "left 0 files",
     ),
     Line(Step.SERVE, "serve_is_a_program", "no-serve-on-path"),
@@ -124,7 +124,7 @@ LINES = (
         Step.TRANSFORM,
         "execution_parameters_can_be_used",
         "execution-parameters-above-100-mb",
-        "it sends one request at a time, and asks nothing of their product",
+        "it sends one request at a time, and so allows more than 100 MB",
         "100",
     ),
     Line(Step.A_LINE, "batch_answers_the_payload", "payload-is-refused-in-batch"),
@@ -133,7 +133,7 @@ LINES = (
         Step.A_LINE,
         "records_are_answered_in_order",
         "records-are-sorted",
-        "lines can be counted in its output, and their order can't be known without the model",
+        "as many lines in another order look alike to it",
         "is answered",
     ),
     Line(Step.NO_BLANK, "output_has_no_blank_lines", "blank-lines-in-answers"),
@@ -167,7 +167,7 @@ def as_markdown(rules: Iterable[Rule]) -> str:
         beside = f"asks for more: {line.passes}" if line.passes else "finds the same"
         rows.append(f"| {line.step if line.step != last else ''} | {rule.number} {rule.title} | {beside} |")
         last = line.step
-    return "\n".join(rows) + "\n"
+    return "\n".join(rows).replace("*", r"\*") + "\n"
 
 
 def _causes(verdict: Verdict, verdicts: Mapping[str, Verdict], seen: Sequence[Verdict] = ()) -> Iterator[Verdict]:
