@@ -151,17 +151,24 @@ def held(model: Path) -> str:
 
 @contextmanager
 def limited(job: sdk.Job) -> Iterator[None]:
-    """Remove the containers of a job that takes too long, as the SDK waits for ever: a start without a word may serve."""
+    """End a job that takes too long, and raise LocalModeError: the SDK waits for ever, and a start without a word may serve."""
+    late = threading.Event()
 
     def remove() -> None:
+        late.set()
         sandbox.docker("rm", "--force", *sandbox.containers(job.root))
 
     timer = threading.Timer(job.options.train_seconds, remove)
     timer.start()
     try:
         yield
+    except RuntimeError:
+        if not late.is_set():
+            raise
     finally:
         timer.cancel()
+    if late.is_set():  # compose may end with 0 where its container is gone
+        raise sdk.LocalModeError(f"It did not end within {job.options.train_seconds:g} s.")
 
 
 def serve(job: sdk.Job, session: sdk.Untyped, model: str) -> None:
