@@ -231,12 +231,13 @@ def several_hosts() -> str:
 
 
 def judged_images() -> str:
-    """Judge images with one fault each, and servers that others wrote, by all rules."""
+    """Judge images with one fault each, and servers that others wrote, by all rules, and by the SDK's local mode."""
     rows = [
         [what, _pytest({"LONG": "1"}, tests)]
         for what, tests in (
             ("a sound image, and others with one fault each, by all rules", "tests/test_broken.py"),
             ("servers of others: what is known of them is what is said", "tests/test_foreign.py"),
+            ("the same in the SDK's local mode: it agrees, but for what it lets pass", "tests/test_agreement.py"),
         )
     ]
     return section("Conformance", "make soak SECTIONS=conformance", ["judged", "pytest says"], rows)
