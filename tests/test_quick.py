@@ -1,7 +1,12 @@
-"""What is quick in `serve` reads as what is slow does: rows of numbers alone; and requests are parsed in C."""
+"""What is quick in `serve` answers as what is slow does: rows of numbers alone, requests that come whole, the parser in C."""
 
+import http.client
 import importlib.util
+import re
+import socket
+import time
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import numpy as np
 import orjson
@@ -131,3 +136,61 @@ def test_connections_parse_with_the_parser_in_c():
     connection.cfg = settings_of
     connection._setup_callback_parser()
     assert type(connection._callback_parser).__name__ == "H1CProtocol"
+
+
+GOOD = b"0,6.575,296,15.3,396.9,4.98"
+REQUESTS = (
+    ("POST", "/invocations", {"content-type": CSV}, GOOD),
+    ("POST", "/invocations", {"content-type": CSV}, b"x"),
+    ("POST", "/invocations", {"content-type": CSV}, b"\n".join([GOOD] * 2_000)),
+    ("GET", "/ping", {}, b""),
+    ("HEAD", "/ping", {}, b""),
+    ("GET", "/invocations", {}, b""),
+    ("POST", "/no/such", {"content-type": CSV}, GOOD),
+    ("POST", "/predict", {"content-type": JSON}, b"[[0, 6.5, 296, 15.3, 396.9, 4.9]]"),
+    ("GET", "/metadata", {}, b""),
+    ("POST", "/invocations", {"content-type": CSV, "expect": "100-continue"}, GOOD),
+)
+
+
+def written(method, path, headers, body):
+    length = {"content-length": str(len(body))} if method == "POST" else {}
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        *(f"{name}: {value}" for name, value in {"host": "here", **headers, **length}.items()),
+    ]
+    return "".join(f"{line}\r\n" for line in [*lines, ""]).encode() + body
+
+
+def answers(endpoint, parts):
+    """Status and body of every request's answer, where the bytes of all go out in parts."""
+    url = urlsplit(endpoint.program.url)
+    with socket.create_connection((url.hostname, url.port), timeout=20) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for part in parts:
+            connection.sendall(part)
+            time.sleep(0.005 if len(parts) > 1 else 0)
+        stream = connection.makefile("rb")
+        return [answer(stream, method) for method, *_ in REQUESTS]
+
+
+def answer(stream, method):
+    response = http.client.HTTPResponse(SimpleNamespace(makefile=lambda _: stream), method=method)
+    response._close_conn = lambda: None  # the next answer comes from the same stream
+    response.begin()
+    body = response.read()
+    return response.status, dict(response.headers.items()) | {"Date": ""}, re.sub(rb'"request_id":"[^"]*"', b"", body)
+
+
+@pytest.mark.parametrize("size", [None, 7_000, 97, 0], ids=["one at a time", "in large parts", "in small parts", "all at once"])
+def test_requests_are_answered_the_same_however_their_bytes_come(endpoint, size):
+    whole = [written(*request) for request in REQUESTS]
+    stream = b"".join(whole)
+    parts = (
+        whole
+        if size is None
+        else [stream[at : at + (size or len(stream))] for at in range(0, len(stream), size or len(stream))]
+    )
+    found, expected = answers(endpoint, parts), answers(endpoint, [stream])
+    assert [status for status, _, _ in found] == [200, 400, 200, 200, 200, 405, 404, 200, 200, 200]
+    assert found == expected
