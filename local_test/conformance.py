@@ -27,16 +27,16 @@ NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 has no way to write, and the carriage return, which a reader would turn into a new line."""
 
 
-def judge(subject: Subject, rules: Sequence[Rule]) -> Iterator[Verdict]:
-    """Yield a verdict for each rule, in the table's order, and one for each rule that they need."""
+def judge(subject: Subject, rules: Sequence[Rule], every: Sequence[Rule] = RULES) -> Iterator[Verdict]:
+    """Yield a verdict for each rule, in the order of the table of `every` rule, and one for each rule that they need."""
     verdicts: dict[str, Verdict] = {}
-    for rule in _with_needs(rules):
+    for rule in _with_needs(rules, every):
         verdict = _blocked(rule, verdicts) or _verdict(rule, subject)
         verdicts[rule.name] = verdict
         yield verdict
 
 
-def chosen(only: Sequence[str] = (), platforms: Sequence[str] = ()) -> list[Rule]:
+def chosen(only: Sequence[str] = (), platforms: Sequence[str] = (), every: Sequence[Rule] = RULES) -> list[Rule]:
     """Return the rules of some numbers and platforms; all where none is named.
 
     Raises:
@@ -44,11 +44,11 @@ def chosen(only: Sequence[str] = (), platforms: Sequence[str] = ()) -> list[Rule
     """
     found = [
         rule
-        for rule in RULES
+        for rule in every
         if (not only or rule.number in only or rule.name in only) and (not platforms or rule.platform in platforms)
     ]
     if not found:
-        there = ", ".join(dict.fromkeys(rule.number for rule in RULES))
+        there = ", ".join(dict.fromkeys(rule.number for rule in every))
         raise RuntimeError(f"No rule is named {' '.join([*only, *platforms])}. There are: {there}.")
     return found
 
@@ -89,7 +89,7 @@ def to_junit(verdicts: Sequence[Verdict], image: str) -> str:
     return ET.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def conformance(arguments: argparse.Namespace) -> int:
+def conformance(arguments: argparse.Namespace, every: Sequence[Rule] = RULES) -> int:
     """Judge an image: print a line a rule while it goes on, then a table; return how many rules failed, at most 100.
 
     Raises:
@@ -97,7 +97,7 @@ def conformance(arguments: argparse.Namespace) -> int:
         OSError: a file that was given can't be read.
     """
     platform = platform_of(arguments)
-    rules = chosen(arguments.only, arguments.platform)
+    rules = chosen(arguments.only, arguments.platform, every)
     verdicts = []
     with tempfile.TemporaryDirectory(prefix="berth-conformance-", ignore_cleanup_errors=True) as folder:
         subject = Subject(
@@ -116,7 +116,7 @@ def conformance(arguments: argparse.Namespace) -> int:
             asked=frozenset(arguments.platform),
         )
         with contextlib.closing(subject):
-            for verdict in judge(subject, rules):
+            for verdict in judge(subject, rules, every):
                 verdicts.append(verdict)
                 print(f"{verdict.rule.number:<6}{verdict.status:<16}{verdict.seconds:6.1f} s  {verdict.rule.title}", flush=True)
     print("\n" + table(verdicts))
@@ -142,13 +142,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, help="write JSON here")
 
 
-def _with_needs(rules: Sequence[Rule]) -> list[Rule]:
+def _with_needs(rules: Sequence[Rule], every: Sequence[Rule]) -> list[Rule]:
     """Return rules and what they need, and that needs, in the table's order."""
     wanted = {rule.name for rule in rules}
-    for rule in reversed(RULES):  # a need stands earlier in the table
+    for rule in reversed(every):  # a need stands earlier in the table
         if rule.name in wanted:
             wanted |= set(rule.needs)
-    return [rule for rule in RULES if rule.name in wanted]
+    return [rule for rule in every if rule.name in wanted]
 
 
 def _blocked(rule: Rule, verdicts: dict[str, Verdict]) -> Verdict | None:

@@ -9,7 +9,6 @@ import xml.dom.minidom
 
 import pytest
 
-from local_test import conformance as engine
 from local_test.conformance import add_arguments, chosen, conformance, judge, table, to_json, to_junit
 from local_test.rules import RULES
 from local_test.runners import Containers, Processes
@@ -82,19 +81,13 @@ TABLE = (
 
 
 @pytest.fixture
-def rules(monkeypatch):
-    monkeypatch.setattr(engine, "RULES", TABLE)
-    return TABLE
-
-
-@pytest.fixture
 def subject(tmp_path):
     return Subject(Processes(), tmp_path)
 
 
 @pytest.fixture
-def verdicts(rules, subject):
-    return list(judge(subject, rules))
+def verdicts(subject):
+    return list(judge(subject, TABLE, TABLE))
 
 
 @pytest.fixture
@@ -140,20 +133,25 @@ def test_every_rule_has_one_verdict_in_the_tables_order(verdicts):
     assert [verdict.rule for verdict in verdicts] == list(TABLE)
 
 
-def test_a_rule_alone_is_judged_with_what_it_needs_and_no_other(rules, subject):
-    only = chosen(["V-1"])
-    assert [verdict.rule.name for verdict in judge(subject, only)] == ["holds", "breaks", "needs_breaks", "needs_needs_breaks"]
+def test_a_rule_alone_is_judged_with_what_it_needs_and_no_other(subject):
+    only = chosen(["V-1"], every=TABLE)
+    assert [verdict.rule.name for verdict in judge(subject, only, TABLE)] == [
+        "holds",
+        "breaks",
+        "needs_breaks",
+        "needs_needs_breaks",
+    ]
 
 
-def test_rules_are_chosen_by_number_by_name_and_by_platform(rules):
-    assert [found.name for found in chosen(["H-2", "holds"])] == ["holds", "breaks"]
-    assert [found.name for found in chosen(platforms=["vertex"])] == ["needs_needs_breaks"]
-    assert chosen() == list(TABLE)
+def test_rules_are_chosen_by_number_by_name_and_by_platform():
+    assert [found.name for found in chosen(["H-2", "holds"], every=TABLE)] == ["holds", "breaks"]
+    assert [found.name for found in chosen(platforms=["vertex"], every=TABLE)] == ["needs_needs_breaks"]
+    assert chosen(every=TABLE) == list(TABLE)
 
 
-def test_a_number_that_no_rule_has_is_answered_with_those_there_are(rules):
+def test_a_number_that_no_rule_has_is_answered_with_those_there_are():
     with pytest.raises(RuntimeError, match=r"No rule is named H-99\. There are: T-1, H-2, H-23,"):
-        chosen(["H-99"])
+        chosen(["H-99"], every=TABLE)
 
 
 def test_what_cannot_be_made_is_asked_for_once_and_refused_to_all(subject):
@@ -226,10 +224,9 @@ def test_a_reader_of_junit_counts_what_was_judged_and_finds_each_failure(verdict
     assert cases[8].getAttribute("classname") == "vertex"
 
 
-def test_a_report_holds_whatever_a_container_printed(monkeypatch, subject, tmp_path):
+def test_a_report_holds_whatever_a_container_printed(subject, tmp_path):
     hostile = (rule(prints_what_xml_cannot_hold),)
-    monkeypatch.setattr(engine, "RULES", hostile)
-    verdicts = list(judge(subject, hostile))
+    verdicts = list(judge(subject, hostile, hostile))
     (tmp_path / "junit.xml").write_text(to_junit(verdicts, "an:image"), encoding="utf-8")
     (tmp_path / "report.json").write_text(to_json(verdicts), encoding="utf-8")
     failure = xml.dom.minidom.parse(str(tmp_path / "junit.xml")).getElementsByTagName("failure")[0]
@@ -240,20 +237,20 @@ def test_a_report_holds_whatever_a_container_printed(monkeypatch, subject, tmp_p
 # ---- the program
 
 
-def run(*words):
+def run(*words, every=TABLE):
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    return conformance(parser.parse_args(words))
+    return conformance(parser.parse_args(words), every)
 
 
-def test_the_exit_status_counts_failures_and_nothing_else(rules, capsys):
+def test_the_exit_status_counts_failures_and_nothing_else(capsys):
     assert run() == 2
     assert run("--only", "H-2") == 1
     assert run("--only", "H-11", "--only", "H-24") == 0
     assert "1 not applicable" not in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_a_line_comes_for_each_rule_while_it_goes_on_and_reports_are_written(rules, capsys, tmp_path):
+def test_a_line_comes_for_each_rule_while_it_goes_on_and_reports_are_written(capsys, tmp_path):
     run("--only", "T-1", "--only", "H-2", "--junit", str(tmp_path / "j.xml"), "--json", str(tmp_path / "j.json"))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in lines[:2]] == ["T-1", "H-2"]
@@ -261,7 +258,7 @@ def test_a_line_comes_for_each_rule_while_it_goes_on_and_reports_are_written(rul
     assert len(json.loads((tmp_path / "j.json").read_text())) == 2
 
 
-def test_an_engine_that_is_not_there_stops_the_run(rules):
+def test_an_engine_that_is_not_there_stops_the_run():
     with pytest.raises(FileNotFoundError, match="there-is-no-such-engine"):
         run("an:image", "--engine", "there-is-no-such-engine")
 
@@ -298,7 +295,8 @@ def test_this_source_tree_is_ready_and_answers_its_ping(model_dir, tmp_path):
     with tarfile.open(archive, "w:gz") as tar:
         for path in model_dir.iterdir():
             tar.add(path, path.name)
-    assert run("--only", "H-8", "--only", "H-7", "--model", str(archive), "--json", str(tmp_path / "report.json")) == 0
+    words = ["--only", "H-8", "--only", "H-7", "--model", str(archive), "--json", str(tmp_path / "report.json")]
+    assert run(*words, every=RULES) == 0
     report = json.loads((tmp_path / "report.json").read_text())
     assert {row["status"] for row in report if row["number"] in {"H-7", "H-8"}} == {"passed"}
 

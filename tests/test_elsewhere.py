@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from sound import CSV, JSON, Refused, Served, Servers, Sound, named
 
-from local_test import conformance
 from local_test.conformance import judge
 from local_test.rules import kserve, platforms
 from local_test.runners import Launch, Processes
@@ -98,15 +97,14 @@ def sagemaker_alone(launch: Launch) -> type[Sound] | None:
 
 
 @pytest.fixture
-def verdicts_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def verdicts_on(tmp_path: Path):
     """A function: the verdicts on what a function starts, by the rules' names."""
 
     def judged(handler_of, payload=INSTANCES, asked=frozenset(), stop_s=0.0) -> dict[str, Verdict]:
-        monkeypatch.setattr(conformance, "RULES", RULES)
         servers = Servers(handler_of, stop_s)
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         with closing(Served(servers, folder, payload=payload, start_s=1, asked=asked)) as subject:
-            return {verdict.rule.name: verdict for verdict in judge(subject, RULES)}
+            return {verdict.rule.name: verdict for verdict in judge(subject, RULES, RULES)}
 
     return judged
 

@@ -12,7 +12,6 @@ import pytest
 from faults import FAULTS, CutsLarge, LikeNginx
 from sound import CSV, JSON, Refused, Served, Servers, Sound, named
 
-from local_test import conformance
 from local_test.conformance import judge
 from local_test.rules import errors, formats, headers, limits, rows, wire
 from local_test.rules.records import instances, padded, table
@@ -30,13 +29,12 @@ INSTANCES = Payload(b'{"instances": [[1, 2, 3], [4, 5, 6.5]]}', JSON)
 
 
 @pytest.fixture
-def verdicts_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def verdicts_on(tmp_path: Path):
     """A function: the verdicts on a server, by the rules' names."""
 
     def judged(handler: type[Sound], payload: Payload | None = ROWS, rules: list[Rule] = RULES) -> dict[str, Verdict]:
-        monkeypatch.setattr(conformance, "RULES", RULES)
         with closing(Served(Servers(lambda launch: handler), tmp_path, payload=payload, start_s=5)) as subject:
-            return {verdict.rule.name: verdict for verdict in judge(subject, rules)}
+            return {verdict.rule.name: verdict for verdict in judge(subject, rules, RULES)}
 
     return judged
 

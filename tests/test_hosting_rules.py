@@ -29,14 +29,13 @@ MODELS = [rule.name for rule in multimodel.RULES]
 
 
 @pytest.fixture
-def judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., dict[str, Verdict]]]:
+def judged(tmp_path: Path) -> Iterator[Callable[..., dict[str, Verdict]]]:
     """A function: the verdicts by name of rules, and of no others that they need, on servers of this process."""
     with ExitStack() as opened:
 
         def judged(rules: tuple[Rule, ...], payload: Payload | None = NUMBERS, **servers: Answers) -> dict[str, Verdict]:
             own = {rule.name for rule in rules}
             alone = tuple(replace(rule, needs=tuple(own.intersection(rule.needs))) for rule in rules)
-            monkeypatch.setattr(conformance, "RULES", alone)
             started = {
                 name: opened.enter_context(answering(answers)) for name, answers in {"endpoint": sums, **servers}.items()
             }
@@ -45,7 +44,7 @@ def judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
             (tmp_path / "model").mkdir()
             (tmp_path / "model" / "weights").write_text("1")
             subject.once("model", lambda: tmp_path / "model")
-            return {verdict.rule.name: verdict for verdict in conformance.judge(subject, alone)}
+            return {verdict.rule.name: verdict for verdict in conformance.judge(subject, alone, alone)}
 
         yield judged
 

@@ -153,7 +153,7 @@ BLOCKED_BY = {
     "it ignores the signal": "H-6",
 }
 """By fault, what blocks each rule that it leaves nothing to judge."""
-PATIENCE_S = {"it listens on another port": 20, "it knows no ping": 20}
+PATIENCE_S = {"it listens on another port": 60, "it knows no ping": 60}
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +237,7 @@ def test_the_evidence_is_what_the_server_did(judged, fault, rule, evidence):
 @pytest.mark.parametrize("fault", ["it listens on another port", "it knows no ping"])
 def test_a_server_at_the_wrong_place_is_not_waited_for(judged, fault):
     verdict = judged[fault]["serve_stays"]
-    assert verdict.seconds < 10  # of 20 s patience
+    assert verdict.seconds < 30  # of 60 s patience; a quiet machine takes 5
 
 
 def test_without_a_model_a_server_that_knows_no_ping_is_judged(tmp_path):
