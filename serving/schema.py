@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,10 @@ class Schema:
     def __init__(self, features: Sequence[Feature]) -> None:
         self.features = tuple(features)
         self.names = [feature.name for feature in features]
+        name, *others = self.names
+        self._cells_of: Callable[[Mapping[str, Any]], tuple[Any, ...]] = (
+            itemgetter(*self.names) if others else lambda record: (record[name],)
+        )
         self._has_categories = any(feature.kind == "category" for feature in features)
         self._indexes = [{choice: float(index) for index, choice in enumerate(feature.choices)} for feature in features]
 
@@ -120,7 +125,7 @@ class Schema:
         """Return the matrix of objects that map every feature to a JSON value; errors as `from_values`."""
         width = len(self.names)
         try:
-            rows = [tuple(map(record.__getitem__, self.names)) for record in records]
+            rows = list(map(self._cells_of, records))
         except KeyError:
             rows = []
         if not set(map(len, records)) <= {width} or len(rows) != len(records):
