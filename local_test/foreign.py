@@ -125,7 +125,7 @@ def judge(server: Server, image: str, engine: str = "docker", only: Sequence[str
         given += [part for pair in server.environ.items() for part in ("--env", "=".join(pair))]
         given += [part for rule in only for part in ("--only", rule)]
         if server.has_model:
-            given += ["--model", str(_take_model(image, engine, folder))]
+            given += ["--model", str(take_model(image, engine, folder))]
         command = [sys.executable, "-m", "local_test", "conformance", image, *given, "--json", str(folder / "verdicts.json")]
         said = _run(command)
         if not (folder / "verdicts.json").exists():
@@ -203,7 +203,7 @@ def _single_manifest(engine: str) -> list[str]:
     return ["--provenance=false", "--sbom=false", "--output", "type=docker"] if "--provenance" in usage else []
 
 
-def _take_model(image: str, engine: str, folder: Path) -> Path:
+def take_model(image: str, engine: str, folder: Path) -> Path:
     """Return a model.tar.gz of the model that the image holds."""
     made = subprocess.run([engine, "create", image], capture_output=True, text=True, check=True).stdout.strip()
     try:

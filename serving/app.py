@@ -114,7 +114,8 @@ class App:
             return None
         request = Request(scope, None, body)
         request.parameters = parameters
-        if not is_small(request, len(body)):
+        request.is_small = is_small(request, len(body))
+        if not request.is_small:
             return None
         answering = self._answer(request, routes)
         try:

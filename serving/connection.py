@@ -27,6 +27,7 @@ class Connection(protocol.ASGIProtocol):  # type: ignore[misc]
     _body_receiver: Any
     _response_buffer: bytes | None
     _request_ready: Any
+    _callback_parser: Any
 
     answered_s = 0.0
     """When the last request was answered where it arrived, of the loop's clock."""
@@ -42,6 +43,11 @@ class Connection(protocol.ASGIProtocol):  # type: ignore[misc]
             self.end()
         else:
             self._arm_keepalive_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of the parser: the one in C takes no part in garbage collection, and holds the connection as that holds it."""
+        super().connection_lost(exc)
+        self._callback_parser = None
 
     def data_received(self, data: bytes) -> None:
         """Answer at once what can be, and wake the connection's loop for anything else."""

@@ -44,6 +44,7 @@ class Drift:
             for column, feature in enumerate(features)
             for counter in _counters(feature, column, ranges.get(feature.name, {}))
         ]
+        self._bounds = [_bounds(feature, ranges.get(feature.name, {})) for feature in features]
         intervals = [counter for counter in counters if counter.low is not None]
         missing = [counter for counter in counters if counter.low is None]
         self.counters = [*intervals, *missing]
@@ -52,14 +53,21 @@ class Drift:
         self._highs = np.array([counter.high for counter in intervals], dtype=np.float32)
         self._nullable = np.array([counter.column for counter in missing], dtype=np.intp)
 
-    def count(self, matrix: Matrix) -> Counts:
-        """Return each counter's number of values among the rows; some 6 µs for a row of six numbers."""
+    def count(self, matrix: Matrix) -> Counts | None:
+        """Return each counter's number of values among the rows; None where all are zero, as of most rows that come alone."""
         if len(matrix) == 1:
-            return self._hits(matrix)[0]
+            return None if self._is_inside(matrix) else self._hits(matrix)[0]
         counts = np.zeros(len(self.counters), dtype=np.int64)
         for start in range(0, len(matrix), BLOCK_ROWS):
             counts += self._hits(matrix[start : start + BLOCK_ROWS]).sum(axis=0)
         return counts
+
+    def _is_inside(self, row: Matrix) -> bool:
+        """Say whether every value of one row is a number that training saw between others; NumPy takes longer to begin."""
+        for value, (below, above) in zip(row[0].tolist(), self._bounds, strict=True):  # noqa: SIM110  # `all` takes twice as long
+            if not below < value < above:
+                return False
+        return True
 
     def _hits(self, rows: Matrix) -> NDArray[np.bool_]:
         values = rows.take(self._columns, axis=1)
@@ -73,10 +81,24 @@ def _counters(feature: Feature, column: int, seen: Mapping[str, Any]) -> Iterato
     if feature.kind == "category":
         for index, choice in enumerate(feature.choices):
             yield Counter(feature.name, column, choice, is_choice=True, low=index, high=index)
-    elif seen.get("minimum") is not None and seen.get("maximum") is not None:
-        below = np.nextafter(np.float32(seen["minimum"]), np.float32(-np.inf))
-        above = np.nextafter(np.float32(seen["maximum"]), np.float32(np.inf))
-        yield Counter(feature.name, column, "below_minimum", low=-np.inf, high=float(below))
-        yield Counter(feature.name, column, "above_maximum", low=float(above), high=np.inf)
+    elif _has_range(seen):
+        below, above = _bounds(feature, seen)
+        yield Counter(feature.name, column, "below_minimum", low=-np.inf, high=below)
+        yield Counter(feature.name, column, "above_maximum", low=above, high=np.inf)
     if feature.nullable:
         yield Counter(feature.name, column, "missing")
+
+
+def _has_range(seen: Mapping[str, Any]) -> bool:
+    return seen.get("minimum") is not None and seen.get("maximum") is not None
+
+
+def _bounds(feature: Feature, seen: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the largest number below what is counted for nothing, and the smallest above; of a category all is counted."""
+    if feature.kind == "category":
+        return np.inf, -np.inf
+    if not _has_range(seen):
+        return -np.inf, np.inf
+    below = np.nextafter(np.float32(seen["minimum"]), np.float32(-np.inf))
+    above = np.nextafter(np.float32(seen["maximum"]), np.float32(np.inf))
+    return float(below), float(above)

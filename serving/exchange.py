@@ -50,21 +50,17 @@ class ClientGone(Exception):
 class Request:
     """What a client asks."""
 
-    __slots__ = (
-        "_identity",
-        "_receive",
-        "_whole",
-        "asked",
-        "drift",
-        "headers",
-        "held_bytes",
-        "method",
-        "parameters",
-        "path",
-        "query_string",
-        "rows",
-        "size_bytes",
-    )
+    rows = 0
+    """How many rows were predicted for it, for whoever counts."""
+    drift: Any = None
+    """What `Drift.count` found in those rows."""
+    size_bytes = 0
+    """Of the body, once it was read."""
+    held_bytes = 0
+    """What its body has taken of the budget."""
+    is_small = False
+    """Whether it is known that its body is predicted on the event loop."""
+    _identity = ""
 
     def __init__(self, scope: Scope, receive: Receive | None, whole: bytes | None = None) -> None:
         self.method: str = scope["method"]
@@ -76,18 +72,9 @@ class Request:
         """The parts of the path that its route names."""
         self.asked: dict[str, Any] = {}
         """The `parameters` that stand in its JSON body beside the rows, once it was read."""
-        self.rows = 0
-        """How many rows were predicted for it, for whoever counts."""
-        self.drift: Any = None
-        """What `Drift.count` found in those rows."""
-        self.size_bytes = 0
-        """Of the body, once it was read."""
-        self.held_bytes = 0
-        """What its body has taken of the budget."""
-        self._identity = ""
-        self._receive = receive
-        self._whole = whole
+        self.whole = whole
         """The body, where all of it has come already."""
+        self._receive = receive
 
     def header(self, name: bytes) -> str:
         """Return a header's value, empty without it."""
@@ -121,16 +108,16 @@ class Request:
             Overloaded: bodies hold too much already.
             ClientGone: the client closed.
         """
-        if self._whole is not None:
-            return self._take(self._whole, limit, budget)
+        if self.whole is not None:
+            return self.take(self.whole, limit, budget)
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._read(limit, budget)
         except TimeoutError:
             raise SlowBody(f"The body was not whole within {timeout_s:g} s. Send it faster, or in parts.") from None
 
-    def _take(self, body: bytes, limit: int, budget: Budget | None) -> bytes:
-        """Return a body that has come already."""
+    def take(self, body: bytes, limit: int, budget: Budget | None) -> bytes:
+        """Return a body that has come already; errors as of `body`."""
         size = self.size_bytes = len(body)
         if size > limit:
             raise _too_large(size, limit)

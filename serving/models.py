@@ -22,6 +22,7 @@ from contract.declaration import Declaration, Feature, Target
 from contract.errors import DamagedModel, ModelLoaded, NoRoom, UnknownPath
 from contract.manifest import JOBLIB, MANIFEST, ONNX, Manifest
 from serving.cells import Matrix, short
+from serving.heap import trim
 from serving.predictor import Predictions, Predictor, load_predictor
 from serving.schema import Schema
 from serving.settings import MIB, Settings
@@ -194,6 +195,7 @@ class Models:
 
     async def _unload(self, model: Model) -> None:
         await model.drop()
+        await self._in_thread(trim)
         self.used_bytes -= model.cost_bytes
 
     def _check_room(self, cost: int, peak: int) -> None:

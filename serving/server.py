@@ -24,6 +24,7 @@ from gunicorn.errors import HaltServer
 from contract.errors import BerthError
 from serving.app import App
 from serving.connection import MAX_CONNECTIONS
+from serving.heap import trim
 from serving.metrics import Metrics
 from serving.models import NoModel
 from serving.platforms import model_folder
@@ -94,8 +95,7 @@ def gunicorn_options(settings: Settings, metrics: Metrics) -> dict[str, Any]:
     young_deaths = YoungDeaths(math.inf, 1) if settings.multi_model else YoungDeaths()
 
     def before_fork(arbiter: Any, worker: Any) -> None:
-        gc.collect()
-        gc.freeze()  # the collector would write to every page of objects that workers share
+        give_back()
         young_deaths.start(arbiter, worker)
         worker.slot = metrics.take_slot({other.slot for other in arbiter.WORKERS.values()})
 
@@ -120,6 +120,13 @@ def gunicorn_options(settings: Settings, metrics: Metrics) -> dict[str, Any]:
         "child_exit": after_exit,
     }
     return {**options, "user": USER, "group": USER, "initgroups": True} if may_drop_privileges() else options
+
+
+def give_back() -> None:
+    """Let workers share what was made before them, and the system have what loading took for a while."""
+    gc.collect()
+    gc.freeze()  # the collector would write to every page of objects that workers share
+    trim()
 
 
 def let_sigterm_end_it(arbiter: Any, worker: Any) -> None:

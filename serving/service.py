@@ -103,7 +103,9 @@ class Service:
             BerthError: the body can't be read, or there is no room.
         """
         try:
-            body = await self.read_body(request)
+            limit = self.settings.max_payload_bytes
+            whole = request.whole
+            body = await self.read_body(request) if whole is None else request.take(whole, limit, self.budget)
             return await self._answer(request, body, read, media_type, predictor or self.predictor)
         finally:
             self.budget.give(request.held_bytes)
@@ -125,7 +127,7 @@ class Service:
             answer = Answer(200, encode(with_intervals(chosen, matrix) if wide else chosen.predict(matrix)), media_type)
             return zipped(answer) if zips and len(answer.body) >= ZIP_BYTES else answer
 
-        return work() if is_small(request, len(body)) else await self.slots.run(work)
+        return work() if request.is_small or is_small(request, len(body)) else await self.slots.run(work)
 
     def test_again(self) -> None:
         """Find out, after a failure that has no name, whether the model still answers; the probes tell."""

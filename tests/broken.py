@@ -31,6 +31,7 @@ class Fault:
     """The names of the rules that find it."""
     is_long: bool = False
     """Whether only `make soak` judges it, as others of its kind do for `make test`."""
+    tag: str = "test"
     hunks: list[tuple[str, list[str]]] = field(default_factory=list)
     """What is edited and a hunk of its diff.
 
@@ -40,8 +41,8 @@ class Fault:
 
     @property
     def image(self) -> str:
-        """The image's tag."""
-        return f"berth-fault-{self.name}:test"
+        """The image's name."""
+        return f"berth-fault-{self.name}:{self.tag}"
 
     def added(self, name: str) -> list[str]:
         """Return the lines of one kind of hunk."""
@@ -81,10 +82,10 @@ class Fault:
         return packed.getvalue() if self.files() or self.added("removed") else b""
 
 
-def faults() -> list[Fault]:
+def faults(file: str = "faults.txt") -> list[Fault]:
     """Return all faults: `== name: rules` or `== name (long): rules`, then `@ what` and a hunk, as often as need be."""
     found: list[Fault] = []
-    for line in (SOUND / "faults.txt").read_text().splitlines():
+    for line in (SOUND / file).read_text().splitlines():
         if line.startswith("== "):
             name, _, rules = line[3:].partition(": ")
             found.append(Fault(name.removesuffix(" (long)"), tuple(rules.split()), name.endswith(" (long)")))

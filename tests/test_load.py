@@ -354,7 +354,7 @@ def test_a_round_without_an_answer_is_made_longer(
 
     def drive(*_: object, seconds: int, **__: object) -> wrk.Run:
         asked.append(seconds)
-        return wrk.Run(8 * (seconds > 5), 0, seconds, 1.0, 1.0, 0.1)
+        return wrk.Run(8 * (seconds > 5), 0, seconds, 1.0, 1.0, 1.0, 0.1)
 
     monkeypatch.setattr(rounds, "drive", drive)
     assert rounds._drive(echo, payload, 2, 2, 0).rate == 1

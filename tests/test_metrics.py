@@ -109,8 +109,11 @@ def scrape_app(app):
 # ---- across workers
 
 
+@contextlib.contextmanager
 def two_workers(trained, **environ):
-    return serving(Processes(), trained, {"SAGEMAKER_MODEL_SERVER_WORKERS": "2", **environ})
+    with serving(Processes(), trained, {"SAGEMAKER_MODEL_SERVER_WORKERS": "2", **environ}) as running:
+        wait_until(lambda: value(scrape(running), "berth_workers") == 2)  # the first is ready before the second is there
+        yield running
 
 
 def ask_much(endpoint, clients, each):

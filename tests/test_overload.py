@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ import pytest
 from trees import copy_of_the_tree
 
 from local_test.emulator import Endpoint, serving, stop
+from local_test.procfs import children
 from local_test.runners import Processes
 
 GOOD = b"0,6.575,296,15.3,396.9,4.98\n"
@@ -96,6 +98,19 @@ def test_hundreds_of_silent_clients_hold_up_nobody(endpoint: Endpoint) -> None:
             stack.enter_context(connect(endpoint))
         assert endpoint.ping().status == 200
         assert endpoint.invoke(GOOD).status == 200
+
+
+def test_closed_connections_leave_no_memory_behind(trained: Path) -> None:
+    with serving(Processes(), trained, ONE_WORKER) as endpoint:
+        (worker,) = children(endpoint.program.pid)
+
+        def many(count: int) -> int:
+            for _ in range(count):
+                assert endpoint.invoke(GOOD).status == 200
+            return int(Path(f"/proc/{worker}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+        before = many(500)
+        assert many(1_000) < before + 2e6  # 8 MB where each leaves its parser
 
 
 def test_one_connection_too_many_is_answered_503(trained: Path, tmp_path: Path) -> None:

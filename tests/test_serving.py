@@ -760,7 +760,7 @@ class Broken:
         self.fails = True
 
     def predict(self, matrix):
-        if self.fails or len(matrix) == 1:
+        if self.fails or len(matrix) == 2:
             raise RuntimeError("secret")
         return self.inner.predict(matrix)
 
@@ -770,7 +770,7 @@ def test_a_bug_is_500_without_its_cause_and_ping_tells_whether_the_model_is_lost
     broken = Broken(load_predictor(model_dir))
     broken.fails = lost
     app = App(broken, Settings.from_environ({}))
-    status, body = asyncio.run(call(app, "POST", "/invocations", ROW.encode()))
+    status, body = asyncio.run(call(app, "POST", "/invocations", f"{ROW}\n{ROW}".encode()))
     assert status == 500
     assert set(json.loads(body)) == {"error", "message", "request_id"}
     assert b"secret" not in body

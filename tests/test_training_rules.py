@@ -276,3 +276,14 @@ def test_berths_image_breaks_no_rule_of_training_on_two_hosts_and_by_fifos_too(d
     subject = Subject(platform, tmp_path, train_data=rows, hyperparameters=knobs, distributed=True, pipe=True)
     told = {verdict.rule.name: (verdict.status, verdict.seen) for verdict in judge(subject, RULES)}
     assert {name: seen for name, seen in told.items() if seen[0] is not Status.PASSED} == {}
+
+
+@pytest.mark.parametrize(
+    ("printed", "is_sign"),
+    [
+        pytest.param("Error: getaddrinfo ENOTFOUND pypi.org", True, id="a name that is not found"),
+        pytest.param("FileNotFoundError: [Errno 2] No such file or directory: 'weights'", False, id="a file that is not found"),
+    ],
+)
+def test_a_lacking_network_is_told_by_its_own_signs(printed: str, is_sign: bool) -> None:
+    assert bool(training.UNCONNECTED.search(printed)) is is_sign

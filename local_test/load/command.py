@@ -19,6 +19,8 @@ from local_test.runners import ROOT, Processes
 from local_test.soak.measured import put, table, told
 
 ROUNDS, SECONDS = 5, 2
+FOREST = {"estimator": "random_forest", "n_estimators": "200"}
+"""What is served where nobody says: it is large, as models are, and slow in scikit-learn, one row at a time."""
 COMMAND = "make load"
 NOTE = """Medians of {rounds} rounds of {seconds} s, in each of which every server has its turn. Servers on one CPU{had}; the
 generator, wrk, on another, of which it took at most {busy:.0%}. A connection sends its next request once the last is answered.
@@ -33,7 +35,14 @@ CHART = "load.svg"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `load` takes."""
     parser.add_argument("--data", type=Path, default=ROOT / "model" / "sample", help="folder of the training channel")
-    parser.add_argument("--hyperparameter", action="append", default=[], type=pair, metavar="NAME=VALUE", help="of the model")
+    parser.add_argument(
+        "--hyperparameter",
+        action="append",
+        default=[],
+        type=pair,
+        metavar="NAME=VALUE",
+        help="of the model, which is a forest of 200 trees without any",
+    )
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"times that each server is measured in a cell; {ROUNDS}")
     parser.add_argument("--seconds", type=int, default=SECONDS, help=f"that a round takes a server, whole ones; {SECONDS}")
     parser.add_argument(
@@ -51,12 +60,7 @@ def load(arguments: argparse.Namespace) -> int:
     if set(OTHERS) & set(plan.servers):
         prepare()
     with tempfile.TemporaryDirectory(prefix="berth-load-") as folder:
-        base = Path(folder) / "ml"
-        lay_out(base, {"training": arguments.data}, dict(arguments.hyperparameter))
-        outcome = train(Processes(), base)
-        if outcome.exit_code:
-            print(outcome.output)
-            return outcome.exit_code
+        base = trained(Path(folder), arguments.data, dict(arguments.hyperparameter) or FOREST)
         figures = measure(plan, base, Path(folder), lambda line: print(line, flush=True))
     sections = sections_of(figures, plan)
     print("\n" + "\n".join(sections))
@@ -66,14 +70,24 @@ def load(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def load_sections(base: Path, target: Path) -> str:
-    """Measure every cell of a model that is trained; return Markdown, and draw the chart beside the target."""
+def load_sections(data: Path, target: Path) -> str:
+    """Measure every cell; return Markdown, and draw the chart beside the target."""
     prepare()
     plan = Plan(cells_of([]), list(TITLES), ROUNDS, SECONDS)
     with tempfile.TemporaryDirectory(prefix="berth-load-") as folder:
-        figures = measure(plan, base, Path(folder))
+        figures = measure(plan, trained(Path(folder), data, FOREST), Path(folder))
     draw(figures, target.with_name(CHART))
     return "\n".join(sections_of(figures, plan))
+
+
+def trained(folder: Path, data: Path, hyperparameters: dict[str, str]) -> Path:
+    """Return an /opt/ml with a model; raises RuntimeError where it could not be trained."""
+    base = folder / "ml"
+    lay_out(base, {"training": data}, hyperparameters)
+    outcome = train(Processes(), base)
+    if outcome.exit_code:
+        raise RuntimeError(f"train ended with exit code {outcome.exit_code}\n{outcome.output}")
+    return base
 
 
 def prepare() -> None:

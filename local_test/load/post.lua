@@ -11,9 +11,9 @@ end
 function done(summary, latency)
   local errors = summary.errors
   io.stderr:write(string.format(
-    '{"requests": %d, "seconds": %.6f, "p50_ms": %.3f, "p99_ms": %.3f, ' ..
+    '{"requests": %d, "seconds": %.6f, "p50_ms": %.3f, "p99_ms": %.3f, "max_ms": %.3f, ' ..
       '"errors": {"connections refused": %d, "reads that failed": %d, "writes that failed": %d, ' ..
       '"answers that were no success": %d, "requests without an answer in time": %d}}\n',
-    summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
+    summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, latency.max / 1e3,
     errors.connect, errors.read, errors.write, errors.status, errors.timeout))
 end

@@ -11,8 +11,8 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -73,6 +73,8 @@ class Given:
     """A file with the answer that the echo gives, whatever it is asked."""
     python: Path = OTHERS_PYTHON
     """Of the environment that has what others serve with."""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """What is added to the environment."""
 
     @property
     def model(self) -> Path:
@@ -181,7 +183,7 @@ def _command(name: str, given: Given, port: int, media_type: str) -> list[str]:
 def _environ(given: Given, port: int) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     own = {"SAGEMAKER_BASE_DIR": str(given.base), "SAGEMAKER_BIND_TO_PORT": str(port)}
-    return {**inherited, **own, "MODEL": str(given.model), "ORT_DISABLE_TELEMETRY": "1"}
+    return {**inherited, **own, "MODEL": str(given.model), "ORT_DISABLE_TELEMETRY": "1", **given.environ}
 
 
 def _wait_for_200(server: Server) -> None:

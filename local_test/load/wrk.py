@@ -33,6 +33,7 @@ class Run:
     seconds: float
     p50_ms: float
     p99_ms: float
+    max_ms: float
     busy: float
     """Share of its CPU that the generator itself took; near 1 it is the generator that was measured."""
 
@@ -115,4 +116,4 @@ def _run(done: subprocess.CompletedProcess[str], cpu_s: float) -> Run:
     if failures and not answers:
         counted = ", ".join(f"{count:,} {what}" for what, count in errors.items() if count)
         raise RuntimeError(f"not one answer of success in {told['seconds']:.1f} s: {counted}")
-    return Run(answers, failures, told["seconds"], told["p50_ms"], told["p99_ms"], cpu_s / told["seconds"])
+    return Run(answers, failures, told["seconds"], told["p50_ms"], told["p99_ms"], told["max_ms"], cpu_s / told["seconds"])

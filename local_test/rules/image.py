@@ -112,9 +112,14 @@ def labels_are_well_formed(subject: Subject) -> str:
 def user_is_root(subject: Subject) -> str:
     """Judge whom the image starts as."""
     user = _config(subject).get("User") or ""
-    if user.partition(":")[0] not in ROOTS:
+    if not starts_as_root(subject):
         raise Violated(f"USER is {user}: model and channel files arrive owned by root")
     return "USER is root" + ("" if user else ", as none is named")
+
+
+def starts_as_root(subject: Subject) -> bool:
+    """Say whether the image starts as root."""
+    return str(_config(subject).get("User") or "").partition(":")[0] in ROOTS
 
 
 def fault_of(entry: Entry) -> str:

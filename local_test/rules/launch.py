@@ -18,7 +18,7 @@ WANTS_NETWORK = re.compile(
     r"|name resolution",
     re.IGNORECASE,
 )
-WANTS_TO_WRITE = re.compile(r"read-only file ?system|erofs", re.IGNORECASE)
+WANTS_TO_WRITE = re.compile(r"read-only file ?system|\berofs\b", re.IGNORECASE)
 
 
 def serve_stays(subject: Subject) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from local_test.emulator import Outcome
 from local_test.emulator.jobs import TrainingJob
+from local_test.rules.image import starts_as_root
 from local_test.rules.jobs import documents, ended_well, files, was_cut, why
 from local_test.runners import Containers
 from local_test.subject import Subject
@@ -28,7 +29,7 @@ OURS = re.compile(r"/(opt/ml|tmp|state|dev|proc|sys|run)(/|$)|/etc/(hosts|hostna
 
 UNCONNECTED = re.compile(
     r"name or service not known|failure in name resolution|could not resolve host|network is unreachable|no route to host"
-    r"|ENOTFOUND|EAI_AGAIN|ENETUNREACH|EHOSTUNREACH|UnknownHostException",
+    r"|\b(ENOTFOUND|EAI_AGAIN|ENETUNREACH|EHOSTUNREACH)\b|UnknownHostException",  # a FileNotFoundError is no ENOTFOUND
     re.IGNORECASE,
 )
 """How programs say that there is no network."""
@@ -149,8 +150,9 @@ def _needed(subject: Subject) -> Need | None:
     def make() -> Need | None:
         cut = was_cut(subject.trained[1], subject.train_s)  # what waits, waits for a network
         contained = isinstance(subject.platform, Containers)
+        foreign = contained and not starts_as_root(subject)
         for need in NEEDS:
-            if contained if need is NETWORK else not cut:
+            if {NETWORK: contained, ROOT: foreign and not cut}.get(need, not cut):
                 job = need.given(subject.job("needs"))
                 if ended_well(job, job.run(limit_s=min(VARIED_S, subject.train_s))):
                     return need
@@ -209,8 +211,9 @@ RESOURCE_CONFIG = Need("T-9", "a resourceConfig.json, which no platform writes",
 MORE_CONFIG = Need("T-11", "config files that SDK local mode does not write", _with_all_config)
 SM_VARIABLES = Need("T-17", "SM_* variables", _with_sm_variables)
 NETWORK = Need("T-32", "a network", partial(replace, network="bridge"))
+ROOT = Need("H-3", "the rights of root, whom /opt/ml belongs to", partial(replace, container=("--user", "0")))
 STARTED = ("train_is_a_program", "entrypoint_takes_the_word")
-NEEDS = (RESOURCE_CONFIG, MORE_CONFIG, SM_VARIABLES, NETWORK)
+NEEDS = (ROOT, RESOURCE_CONFIG, MORE_CONFIG, SM_VARIABLES, NETWORK)
 RULES = (
     Rule(
         "T-9",

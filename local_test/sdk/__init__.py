@@ -1,7 +1,8 @@
-"""What `v3` and `v2` share: the account of a rehearsal, and checks of the SDK's answers. Standard library only."""
+"""What the drivers share: the account of a rehearsal, and checks of the SDK's answers. Standard library only."""
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import json
@@ -50,6 +51,17 @@ class Account:
         for fact, value in facts.items():
             print(textwrap.indent(f"{fact}: {value}".rstrip(), " " * 11), file=self.out)
 
+    def attempt(self, name: str, do: Callable[[], str]) -> bool:
+        """Do one step, keep what it says, or how it failed, as `said`, and go on; say whether it was done."""
+        try:
+            with self.step(name) as facts:
+                facts["said"] = do()
+        except Exception as error:  # whatever the SDK raises is what the step came to
+            said = str(error) if isinstance(error, LocalModeError) else f"{type(error).__name__}: {error}"
+            self.steps[-1].update(said=said)
+            print(f" failed    {name}", textwrap.indent(f"said: {said}", " " * 11), sep="\n", file=self.out)
+        return bool(self.steps[-1]["right"])
+
 
 @dataclass
 class Job:
@@ -65,6 +77,13 @@ class Job:
     """How many containers the fit over several hosts takes."""
     port: int
     account: Account
+    options: argparse.Namespace
+    """The command line's."""
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What the image's owner wants in the environment: a new one each time, as the SDK adds to it."""
+        return dict(getattr(self.options, "env", ()))
 
     def folder(self, name: str) -> Path:
         """Return a fresh folder below the root."""

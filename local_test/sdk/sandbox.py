@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 from local_test.sdk import REGION, Account, End, Job, LocalModeError
 
 TIMEOUT_S = 900
-LOG_LINES = 40
+LOG, LOG_LINES = "sdk.log", 40
 NETWORK = "sagemaker-local"  # both generations give this name to the one network they use
 OPT_OUT = "SchemaVersion: '1.0'\nSageMaker:\n  PythonSDK:\n    Modules:\n      TelemetryOptOut: true\n"  # L-10
 COLORS = re.compile(r"\x1b\[[0-9;]*m")
@@ -36,9 +36,15 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOCAL_NAMES = {"localhost", "127.0.0.1", "::1", socket.gethostname()}
 
 
-def run(rehearse: Callable[[Job], None], description: str | None) -> NoReturn:
-    """Parse the command line, let `rehearse` run in a child process, clear up, and exit with what came of it."""
-    options = parse_options(description)
+Declare = Callable[[argparse.ArgumentParser], None]
+
+
+def run(rehearse: Callable[[Job], None], description: str | None, declare: Declare = lambda _: None) -> NoReturn:
+    """Parse the command line, let `rehearse` run in a child process, clear up, and exit with what came of it.
+
+    `declare` adds to the command line what one driver alone takes.
+    """
+    options = parse_options(description, declare)
     check_machine(options.image)
     for number in STOPS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
@@ -51,17 +57,18 @@ def run(rehearse: Callable[[Job], None], description: str | None) -> NoReturn:
     sys.exit(f"Local mode is not right. {account['message']}")
 
 
-def parse_options(description: str | None) -> argparse.Namespace:
+def parse_options(description: str | None, declare: Declare) -> argparse.Namespace:
     """Return the command line's options."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--image", required=True, help="the image to train and serve, as `docker images` names it")
-    parser.add_argument("--data", required=True, type=Path, help="a folder of CSV files")
+    parser.add_argument("--data", required=True, type=Path, help="a folder to train on, CSV files say")
     parser.add_argument("--hyperparameter", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
     parser.add_argument("--hosts", type=int, default=2, help="of the fit over several containers (SDK 2 alone)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the account there")
+    declare(parser)
     options = parser.parse_args()
-    if not any(options.data.glob("*.csv")):
-        parser.error(f"--data {options.data} holds no CSV file")
+    if not any(path.is_file() for path in options.data.rglob("*")):
+        parser.error(f"--data {options.data} holds no file")
     if not all("=" in pair for pair in options.hyperparameter):
         parser.error("--hyperparameter takes NAME=VALUE")
     options.hyperparameter = dict(pair.split("=", 1) for pair in options.hyperparameter)
@@ -128,17 +135,17 @@ def clean_environment(environ: Mapping[str, str], root: Path) -> dict[str, str]:
 
 
 def work(rehearse: Callable[[Job], None], options: argparse.Namespace, root: Path) -> NoReturn:
-    """Run the rehearsal: in a session of its own, the account to stdout, all that the SDK says to `sdk.log`."""
+    """Run the rehearsal: in a session of its own, the account to stdout, all that the SDK says to `LOG`."""
     os.setsid()
     account = Account(os.fdopen(os.dup(1), "w", buffering=1))
-    log = os.open(root / "sdk.log", os.O_WRONLY | os.O_CREAT)
+    log = os.open(root / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
     result: dict[str, Any] = {"image": options.image, "python": sys.version.split()[0], "steps": account.steps}
     names = watch_lookups()
     try:
         data, port = root / "data", free_port()
-        rehearse(Job(options.image, data, root, options.hyperparameter, options.hosts, port, account))
+        rehearse(Job(options.image, data, root, options.hyperparameter, options.hosts, port, account, options))
         with account.step("stay on this machine: no credentials, no telemetry") as facts:
             facts["names looked up"] = ", ".join(sorted(names)) or "none"
             if not names <= LOCAL_NAMES:
@@ -185,11 +192,16 @@ def account_of(child: BaseProcess, root: Path) -> dict[str, Any]:
     else:
         ended = f"after {TIMEOUT_S} s it had not ended" if child.exitcode is None else f"it ended with {child.exitcode}"
         account = {"right": False, "steps": [], "message": f"The SDK's process left no account: {ended}."}
-    if not account["right"] and (root / "sdk.log").exists():
-        lines = COLORS.sub("", (root / "sdk.log").read_text(errors="replace")).splitlines()
+    if not account["right"] and (root / LOG).exists():
+        lines = plain((root / LOG).read_bytes()).splitlines()
         title = f"--- the last of {len(lines)} lines that the SDK and the containers wrote"
         print(title, *lines[-LOG_LINES:], "---", sep="\n", file=sys.stderr)
     return account
+
+
+def plain(log: bytes) -> str:
+    """Return a log as text without colors."""
+    return COLORS.sub("", log.decode(errors="replace"))
 
 
 def clear(child: BaseProcess | None, root: Path, image: str) -> None:

@@ -17,6 +17,15 @@ LEFTOVER = "left by an earlier run"
 
 def rehearse(job: sdk.Job) -> None:
     """Do everything, in order."""
+    session = open_session(job)
+    model, manifest = train(job, session.sagemaker_client)
+    serve(job, session, model, manifest)
+    transform(job, session.sagemaker_client, manifest)
+    train_with_model_trainer(job)
+
+
+def open_session(job: sdk.Job) -> sdk.Untyped:
+    """Import the SDK and return a session of its local mode."""
     with job.account.step("import the SDK") as facts:
         import boto3
         from sagemaker.core.local import LocalSession
@@ -24,27 +33,31 @@ def rehearse(job: sdk.Job) -> None:
         session = LocalSession(boto_session=boto3.Session(region_name=sdk.REGION))
         session.config = job.local_config()
         facts["sdk"] = f"sagemaker {version('sagemaker')}"
-    model, manifest = train(job, session.sagemaker_client)
-    serve(job, session, model, manifest)
-    transform(job, session.sagemaker_client, manifest)
-    train_with_model_trainer(job)
+    return session
 
 
 def train(job: sdk.Job, client: sdk.Untyped) -> tuple[str, dict[str, Any]]:
     """Train on one host; return the model's URI and its manifest (contract 5.3)."""
     with job.account.step("train on one host") as facts:
-        client.create_training_job(
-            TrainingJobName="local",
-            AlgorithmSpecification={"TrainingImage": job.image, "TrainingInputMode": "File"},
-            InputDataConfig=[channel(job.data)],
-            OutputDataConfig={"S3OutputPath": f"file://{job.folder('output')}"},
-            ResourceConfig={"InstanceType": "local", "InstanceCount": 1},
-            HyperParameters=job.hyperparameters,
-        )
-        uri: str = client.describe_training_job("local")["ModelArtifacts"]["S3ModelArtifacts"]
-        manifest = sdk.read_manifest(Path(uri.removeprefix("file://")))
-        facts["model"] = Path(uri).name
-    return uri, manifest
+        model = run_training_job(job, client, job.data, job.folder("output"))
+        manifest = sdk.read_manifest(model)
+        facts["model"] = model.name
+    return f"file://{model}", manifest
+
+
+def run_training_job(job: sdk.Job, client: sdk.Untyped, data: Path, output: Path) -> Path:
+    """Run a training job over a folder, named after that of its output; return its `model.tar.gz`."""
+    client.create_training_job(
+        TrainingJobName=output.name,
+        AlgorithmSpecification={"TrainingImage": job.image, "TrainingInputMode": "File"},
+        InputDataConfig=[channel(data)],
+        OutputDataConfig={"S3OutputPath": f"file://{output}"},
+        ResourceConfig={"InstanceType": "local", "InstanceCount": 1},
+        HyperParameters=job.hyperparameters,
+        Environment=job.environ,
+    )
+    uri: str = client.describe_training_job(output.name)["ModelArtifacts"]["S3ModelArtifacts"]
+    return Path(uri.removeprefix("file://"))
 
 
 def channel(folder: Path) -> dict[str, Any]:
@@ -57,26 +70,36 @@ def serve(job: sdk.Job, session: sdk.Untyped, model: str, manifest: dict[str, An
     """Create an endpoint, invoke it with each format, delete it."""
     client = session.sagemaker_client
     with job.account.step("create the endpoint"):
-        client.create_model("model", {"Image": job.image, "ModelDataUrl": model, "Environment": {}})
-        hosts = {"InstanceType": "local", "InitialInstanceCount": 1}
-        client.create_endpoint_config("config", [{"VariantName": "AllTraffic", "ModelName": "model", **hosts}])
-        client.create_endpoint("endpoint", "config")
-
-    def invoke(body: bytes, media_type: str) -> bytes:
-        runtime = session.sagemaker_runtime_client
-        answer = runtime.invoke_endpoint(body, "endpoint", ContentType=media_type, Accept=media_type)
-        content: bytes = answer["Body"].read()
-        # The real client raises on an error; this one hands its body over as an answer.
-        status = answer["ResponseMetadata"]["HTTPStatusCode"]
-        if status != 200:
-            raise sdk.LocalModeError(f"{media_type} was answered with {status}: {content.decode(errors='replace')}")
-        return content
-
-    sdk.invoke_with_each_format(job, manifest, invoke)
+        create_endpoint(job, client, model)
+    sdk.invoke_with_each_format(job, manifest, lambda body, media_type: invoke(session, body, media_type, Accept=media_type))
     # A transform job publishes its own server on the same port: the endpoint has to go first.
     with job.account.step("delete the endpoint"):
-        client.delete_endpoint("endpoint")
-        client.delete_endpoint_config("config")
+        delete_endpoint(client)
+
+
+def create_endpoint(job: sdk.Job, client: sdk.Untyped, model: str) -> None:
+    """Create an endpoint of a model; it is in service when this returns."""
+    client.create_model("model", {"Image": job.image, "ModelDataUrl": model, "Environment": job.environ})
+    hosts = {"InstanceType": "local", "InitialInstanceCount": 1}
+    client.create_endpoint_config("config", [{"VariantName": "AllTraffic", "ModelName": "model", **hosts}])
+    client.create_endpoint("endpoint", "config")
+
+
+def delete_endpoint(client: sdk.Untyped) -> None:
+    """Delete the endpoint and its configuration; the model stays."""
+    client.delete_endpoint("endpoint")
+    client.delete_endpoint_config("config")
+
+
+def invoke(session: sdk.Untyped, body: bytes, content_type: str, **more: str) -> bytes:
+    """Return what the endpoint answers; raises LocalModeError where that is no 200."""
+    answer = session.sagemaker_runtime_client.invoke_endpoint(body, "endpoint", ContentType=content_type, **more)
+    content: bytes = answer["Body"].read()
+    # The real client raises on an error; this one hands its body over as an answer.
+    status = answer["ResponseMetadata"]["HTTPStatusCode"]
+    if status != 200:
+        raise sdk.LocalModeError(f"{content_type} was answered with {status}: {content.decode(errors='replace')}")
+    return content
 
 
 def transform(job: sdk.Job, client: sdk.Untyped, manifest: dict[str, Any]) -> None:
@@ -85,18 +108,23 @@ def transform(job: sdk.Job, client: sdk.Untyped, manifest: dict[str, Any]) -> No
         folder, expected = sdk.write_batch(job, manifest, f"batch-input-{strategy}", copies)
         with job.account.step(f"transform, {strategy}, SplitType and AssembleWith Line") as facts:
             output = job.folder(f"batch-{strategy}")
-            source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"file://{folder}"}}
-            # Nothing waits here, so nothing asks CloudWatch for logs (L-9).
-            client.create_transform_job(
-                TransformJobName=strategy,
-                ModelName="model",
-                TransformInput={"DataSource": source, "ContentType": "text/csv", "SplitType": "Line"},
-                TransformOutput={"S3OutputPath": f"file://{output}", "Accept": "text/csv", "AssembleWith": "Line"},
-                TransformResources={"InstanceType": "local", "InstanceCount": 1},
-                BatchStrategy=strategy,
-            )
+            run_transform_job(client, folder, output, "text/csv", BatchStrategy=strategy)
             facts["records"] = sdk.check_batch(output, expected)
     client.delete_model("model")
+
+
+def run_transform_job(client: sdk.Untyped, folder: Path, output: Path, content_type: str, **more: str) -> None:
+    """Run a transform job of the model over a folder of lines, named after that of its output."""
+    source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"file://{folder}"}}
+    # Nothing waits here, so nothing asks CloudWatch for logs (L-9).
+    client.create_transform_job(
+        TransformJobName=output.name,
+        ModelName="model",
+        TransformInput={"DataSource": source, "ContentType": content_type, "SplitType": "Line"},
+        TransformOutput={"S3OutputPath": f"file://{output}", "Accept": content_type, "AssembleWith": "Line"},
+        TransformResources={"InstanceType": "local", "InstanceCount": 1},
+        **more,
+    )
 
 
 def train_with_model_trainer(job: sdk.Job) -> None:
@@ -131,6 +159,7 @@ def fit(job: sdk.Job, root: Path) -> None:
         training_image=job.image,
         compute=Compute(instance_type="local_cpu", instance_count=1),
         hyperparameters=job.hyperparameters,
+        environment=job.environ,
         local_container_root=str(root),
     )
     data = InputData(channel_name=sdk.CHANNEL, data_source=str(job.data), content_type="text/csv")

@@ -38,7 +38,7 @@ LIMITS = (
     "--request-timeout=30",
     "--no-shrink",
 )
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def fuzz(url: str, examples: int, folder: Path | None = None, *, paths: Sequence[str] = ()) -> tuple[bool, str]:

@@ -23,7 +23,8 @@ from pathlib import Path
 
 from local_test import outcomes
 from local_test.emulator import lay_out, train
-from local_test.load.command import load_sections
+from local_test.load.command import FOREST, load_sections, trained
+from local_test.load.endurance import by_workers, endure
 from local_test.runners import ROOT, Processes, free_port
 from local_test.soak.growth import cost_of_sample, growth_of_rows
 from local_test.soak.hosting import body_memory
@@ -77,7 +78,8 @@ def soak(data: Path, image: str, docker: str, target: Path, only: Sequence[str] 
             "conformance": judged_images,
             "sample": lambda: section(*cost_of_sample(data, Path(folder))),
             "rows": lambda: section(*growth_of_rows([10_000, 100_000, 1_000_000, 10_000_000], Path(folder))),
-            "load": lambda: load_sections(base, target),
+            "load": lambda: load_sections(data, target),
+            "endurance": lambda: endurance(data, Path(folder)),
             "scale": lambda: "\n".join(section(*table) for table in over_hosts([10_000, 100_000], Path(folder))),
         }
         if set(only) - set(sections):
@@ -87,6 +89,13 @@ def soak(data: Path, image: str, docker: str, target: Path, only: Sequence[str] 
     put(target, written)
     print("\n".join(written))
     return 0
+
+
+def endurance(data: Path, folder: Path) -> str:
+    """Measure ten minutes of load, and what further workers cost."""
+    forest = folder / "forest"
+    base = trained(forest, data, FOREST)
+    return "\n".join(section(*table) for table in (endure(base, forest, slices=20), by_workers(base, forest)))
 
 
 def quality(data: Path, folder: Path, estimators: Sequence[str]) -> str:
@@ -222,12 +231,13 @@ def several_hosts() -> str:
 
 
 def judged_images() -> str:
-    """Judge images with one fault each, and servers that others wrote, by all rules."""
+    """Judge images with one fault each, and servers that others wrote, by all rules, and by the SDK's local mode."""
     rows = [
         [what, _pytest({"LONG": "1"}, tests)]
         for what, tests in (
             ("a sound image, and others with one fault each, by all rules", "tests/test_broken.py"),
             ("servers of others: what is known of them is what is said", "tests/test_foreign.py"),
+            ("the same in the SDK's local mode: it agrees, but for what it lets pass", "tests/test_agreement.py"),
         )
     ]
     return section("Conformance", "make soak SECTIONS=conformance", ["judged", "pytest says"], rows)
