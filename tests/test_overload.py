@@ -117,7 +117,9 @@ def test_one_connection_too_many_is_answered_503(trained: Path, tmp_path: Path) 
     """The bound is 12,000 a worker; this copy of the tree has it at 20."""
     tree = copy_of_the_tree(tmp_path)
     code = tree / "serving" / "connection.py"
-    code.write_text(code.read_text().replace("MAX_CONNECTIONS = 12_000", "MAX_CONNECTIONS = 20"))
+    bound = "MAX_CONNECTIONS = 12_000"
+    assert bound in code.read_text()
+    code.write_text(code.read_text().replace(bound, "MAX_CONNECTIONS = 20"))
     with serving(Processes(tree), trained, ONE_WORKER) as endpoint, ExitStack() as stack:
         for _ in range(20):
             stack.enter_context(connect(endpoint))
