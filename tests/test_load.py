@@ -383,7 +383,8 @@ def test_shares_tell_whether_the_cpus_were_the_servers_and_the_generators_own() 
 
 def test_the_sections_are_tables_that_say_how_they_were_measured() -> None:
     asked, cells = command.sections_of(FIGURES, Plan(list(FIGURES), list(servers.TITLES), 3, 2))
-    assert asked.startswith("## Load on one core: what is asked\n\n`make load`, ")
+    assert asked.startswith('## Load on one core: what is asked\n\n`make load ARGS="--only csv-1-16')
+    assert '--rounds 3 --seconds 2"`, ' in asked
     assert "Medians of 3 rounds of 2 s" in cells
     assert "of which they had at least 80% with 16 connections or more" in cells
     assert cells.count("\n| CSV | 1 | 16 |") == 5
@@ -415,7 +416,7 @@ def test_the_command_measures_prints_and_writes_where_it_is_asked_to(generator: 
     target = tmp_path / "measured.md"
     words = ["--only", "csv-1-1", "--rounds", "1", "--seconds", "1", "--servers", "echo", "--write", str(target)]
     assert command.load(_arguments(*words)) == 0
-    assert "## Load on one core: every cell" in target.read_text()
+    assert "## Load on one core: its cells" in target.read_text()
     assert "| CSV | 1 | 1 | **Berth** |" in capsys.readouterr().out
     assert (tmp_path / "load.svg").read_text().startswith("<?xml")
 

@@ -21,7 +21,6 @@ from local_test.soak.measured import put, table, told
 ROUNDS, SECONDS = 5, 2
 FOREST = {"estimator": "random_forest", "n_estimators": "200"}
 """What is served where nobody says: it is large, as models are, and slow in scikit-learn, one row at a time."""
-COMMAND = "make load"
 NOTE = """Medians of {rounds} rounds of {seconds} s, in each of which every server has its turn. Servers on one CPU{had}; the
 generator, wrk, on another, of which it took at most {busy:.0%}. A connection sends its next request once the last is answered.
 In brackets: the ratio to the bare echo, which runs on the server and the settings that `serve` starts and answers what Berth
@@ -107,7 +106,20 @@ def sections_of(figures: Figures, plan: Plan) -> list[str]:
     had, busy = shares(figures)
     had_text = "" if had is None else f", of which they had at least {had:.0%} with {MANY} connections or more"
     note = " ".join(NOTE.format(rounds=plan.rounds, seconds=plan.seconds, had=had_text, busy=busy).split())
+    command = command_of(plan)
     return [
-        told("Load on one core: what is asked", COMMAND, table(COLUMNS_OF_BARS, bars_of(figures))),
-        told("Load on one core: every cell", COMMAND, f"{note}\n\n![]({CHART})\n\n{table(COLUMNS, rows_of(figures))}"),
+        told("Load on one core: what is asked", command, table(COLUMNS_OF_BARS, bars_of(figures))),
+        told("Load on one core: its cells", command, f"{note}\n\n![]({CHART})\n\n{table(COLUMNS, rows_of(figures))}"),
     ]
+
+
+def command_of(plan: Plan) -> str:
+    """Return the command that measures what a plan says."""
+    options = []
+    if plan.cells != cells_of([]):
+        options.append(f"--only {' '.join(map(str, plan.cells))}")
+    if (plan.rounds, plan.seconds) != (ROUNDS, SECONDS):
+        options.append(f"--rounds {plan.rounds} --seconds {plan.seconds}")
+    if set(plan.servers) != set(TITLES):
+        options.append(f"--servers {' '.join(name for name in TITLES if name in plan.servers)}")
+    return f'make load ARGS="{" ".join(options)}"' if options else "make load"
