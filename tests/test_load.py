@@ -21,6 +21,8 @@ from conftest import ROOT, environment, lacking
 from local_test.load import command, rounds, servers, wrk
 from local_test.load.cells import FORMATS, Cell, Payload, cells_of, make_rows, numbers_of, payloads_of
 from local_test.load.chart import draw
+from local_test.load.endurance import by_workers, endure
+from local_test.load.inside import by_slots, by_thread, parts
 from local_test.load.rounds import Plan, Sample, check, measure
 from local_test.load.servers import BERTH, ECHO, FASTAPI, FLASK, Given, Server, started
 from local_test.load.session import SESSION, loaded
@@ -245,6 +247,30 @@ def test_categories_are_declined_in_words(manifest, tmp_path: Path) -> None:
     other = {**manifest, "target": {**manifest["target"], "kind": "class"}}
     with pytest.raises(RuntimeError, match="the target of this model is a category"):
         next(payloads_of([ONE], other, tmp_path))
+
+
+# What `make soak` measures beside it
+
+
+def test_time_and_workers_have_a_row_each_and_a_further_worker_shares_most_of_its_memory(generator, trained, tmp_path) -> None:
+    (slice_,) = endure(trained, tmp_path, slices=1, seconds=1)[3]
+    assert float(slice_[1].replace(",", "")) > 50
+    assert slice_[-1] == "0"
+    rows = by_workers(trained, tmp_path, seconds=1)[3]
+    assert [row[0] for row in rows] == ["1", "2", "4"]
+    assert all(0 < float(row[-1]) < 30 for row in rows[1:])
+
+
+def test_the_parts_of_a_request_add_up_to_it_and_a_thread_costs_more_than_none(generator, trained, tmp_path) -> None:
+    *some, whole = (float(row[1]) for row in parts(trained, tmp_path, calls=300)[3])
+    assert sum(some) == pytest.approx(whole, abs=0.3)
+    assert all(0 < part < whole for part in some)
+    inline, threaded = (float(row[-1].replace(",", "")) for row in by_thread(trained, tmp_path, seconds=1)[3])
+    assert inline < threaded
+
+
+def test_slots_are_as_many_as_the_table_says(generator, trained, tmp_path) -> None:
+    assert [row[0] for row in by_slots(trained, tmp_path, seconds=1)[3]] == ["1", "2", "4"]
 
 
 # The matrix

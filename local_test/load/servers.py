@@ -75,6 +75,8 @@ class Given:
     """Of the environment that has what others serve with."""
     environ: Mapping[str, str] = field(default_factory=dict)
     """What is added to the environment."""
+    program: str = ""
+    """Python that starts Berth, in place of `serve`."""
 
     @property
     def model(self) -> Path:
@@ -173,7 +175,7 @@ def _command(name: str, given: Given, port: int, media_type: str) -> list[str]:
     uvicorn = f"--port {port} --loop uvloop --http httptools --no-access-log --log-level warning"
     commands = {
         ECHO: [sys.executable, "-c", ECHO_PROGRAM, str(ROOT), str(given.answer), media_type],
-        BERTH: [sys.executable, str(ROOT / "container" / "serve")],
+        BERTH: [sys.executable, *(["-c", given.program] if given.program else [str(ROOT / "container" / "serve")])],
         FASTAPI: [python, "-m", "uvicorn", f"{here}.tuned:app", *uvicorn.split()],
         FLASK: [python, "-m", "gunicorn", f"--bind=127.0.0.1:{port}", f"--threads={THREADS}", f"{here}.plain:app"],
     }

@@ -19,16 +19,18 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from local_test import outcomes
 from local_test.emulator import lay_out, train
 from local_test.load.command import FOREST, load_sections, trained
 from local_test.load.endurance import by_workers, endure
+from local_test.load.inside import by_slots, by_thread, parts
 from local_test.runners import ROOT, Processes, free_port
 from local_test.soak.growth import cost_of_sample, growth_of_rows
 from local_test.soak.hosting import body_memory
-from local_test.soak.measured import put, section, told
+from local_test.soak.measured import Table, put, section, told
 from local_test.soak.scale import over_hosts
 from local_test.soak.stops import kills, pytest_says, stops_of_rows
 
@@ -56,12 +58,7 @@ Server(app, settings).run()
 def soak(data: Path, image: str, docker: str, target: Path, only: Sequence[str] = ()) -> int:
     """Measure everything, or the named sections only, and write the figures to `target`; return an exit code."""
     with tempfile.TemporaryDirectory(prefix="berth-soak-") as folder:
-        base = Path(folder) / "ml"
-        lay_out(base, {"training": data})
-        outcome = train(Processes(), base)
-        if outcome.exit_code:
-            print(outcome.output)
-            return outcome.exit_code
+        base = trained(Path(folder), data, {})
         sections: dict[str, Callable[[], str]] = {
             "quality": lambda: quality(data, Path(folder), ESTIMATORS),
             "start": lambda: start_up(base, rounds=15),
@@ -79,7 +76,8 @@ def soak(data: Path, image: str, docker: str, target: Path, only: Sequence[str] 
             "sample": lambda: section(*cost_of_sample(data, Path(folder))),
             "rows": lambda: section(*growth_of_rows([10_000, 100_000, 1_000_000, 10_000_000], Path(folder))),
             "load": lambda: load_sections(data, target),
-            "endurance": lambda: endurance(data, Path(folder)),
+            "endurance": lambda: of_forest(data, Path(folder), partial(endure, slices=20), by_workers),
+            "inside": lambda: of_forest(data, Path(folder), parts, by_thread, by_slots),
             "scale": lambda: "\n".join(section(*table) for table in over_hosts([10_000, 100_000], Path(folder))),
         }
         if set(only) - set(sections):
@@ -91,11 +89,11 @@ def soak(data: Path, image: str, docker: str, target: Path, only: Sequence[str] 
     return 0
 
 
-def endurance(data: Path, folder: Path) -> str:
-    """Measure ten minutes of load, and what further workers cost."""
-    forest = folder / "forest"
+def of_forest(data: Path, folder: Path, *measures: Callable[[Path, Path], Table]) -> str:
+    """Measure a server of the model that `make load` serves."""
+    forest = Path(tempfile.mkdtemp(prefix="forest-", dir=folder))
     base = trained(forest, data, FOREST)
-    return "\n".join(section(*table) for table in (endure(base, forest, slices=20), by_workers(base, forest)))
+    return "\n".join(section(*measure(base, forest)) for measure in measures)
 
 
 def quality(data: Path, folder: Path, estimators: Sequence[str]) -> str:
