@@ -1,0 +1,117 @@
+"""Why a verb ended without having done what it was asked to.
+
+    DeployError (click.ClickException)               exit
+    ├── BadSettings     what was given                 2
+    ├── Refused         AWS, or a registry, said no    1
+    │   ├── AlreadyThere                               1
+    │   ├── NotThere                                   1
+    │   └── Unknown     it may have been done          1
+    ├── Rejected        a gate that the image fails    1
+    └── Failed          what was started ended badly   1
+
+A message says what was found, what was expected and what to do. Every verb can be run again: it looks before it makes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    NoCredentialsError,
+    NoRegionError,
+    ParamValidationError,
+    ProfileNotFound,
+)
+from botocore.exceptions import ConnectionError as NoConnection
+
+
+class DeployError(click.ClickException):
+    """A failure whose message is meant for the person at the terminal."""
+
+
+class BadSettings(DeployError):
+    """Settings are missing, unknown, or can't be combined."""
+
+    exit_code = 2
+
+
+class Refused(DeployError):
+    """AWS or a registry said no."""
+
+
+class AlreadyThere(Refused):
+    """What was to be made is there."""
+
+
+class NotThere(Refused):
+    """What was asked about is not there."""
+
+
+class Unknown(Refused):
+    """No answer came: whether it was done is not known."""
+
+
+class Rejected(DeployError):
+    """The image does not pass a gate."""
+
+
+class Failed(DeployError):
+    """What was started has ended, but not well."""
+
+
+AGAIN = "Run the same command again: it looks at what is there and carries on."
+CURES = {
+    "AccessDenied": "These credentials may not do that; deploy/templates/roles.yaml lists what the deployer needs.",
+    "Throttling": f"AWS is asked too often at the moment. {AGAIN}",
+    "TooManyRequests": f"AWS is asked too often at the moment. {AGAIN}",
+    "ExpiredToken": "The credentials have expired: sign in again, such as with `aws sso login`.",
+    "InvalidClientTokenId": "AWS does not know these credentials: check the profile, or sign in again.",
+    "UnrecognizedClient": "AWS does not know these credentials: check the profile, or sign in again.",
+    "ResourceLimitExceeded": "The account's quota is used up: delete what is not needed, choose another instance type, or ask "
+    "for more under Service Quotas. `python -m deploy preflight` lists the quotas.",
+    "InternalFailure": f"AWS failed. {AGAIN}",
+    "InternalServerError": f"AWS failed. {AGAIN}",
+    "ServiceUnavailable": f"AWS failed. {AGAIN}",
+}
+"""The beginning of an error's code, and what to do about it."""
+ALREADY = ("already exist", "already existing", "AlreadyExists", "BucketAlreadyOwnedByYou")
+MISSING = ("Could not find", "does not exist", "NotFound", "NoSuch", "404", "not found", "No Model", "Cannot find")
+
+
+def explained(error: BotoCoreError | ClientError, action: str) -> DeployError:
+    """Return what an error of boto3's means for who typed the command.
+
+    Args:
+        error: as it was raised.
+        action: what was asked, such as `sagemaker:CreateModel`.
+    """
+    if isinstance(error, ClientError):
+        return _refusal(error, action)
+    if isinstance(error, ParamValidationError):
+        return BadSettings(f"{action} can't be asked with these settings: {error.kwargs['report']}")
+    if isinstance(error, NoCredentialsError):
+        return Refused("No AWS credentials were found. Sign in (`aws sso login`), or name a profile: --profile NAME.")
+    if isinstance(error, (NoRegionError, ProfileNotFound)):
+        return BadSettings(f"{error} Name it: --region us-east-1, --profile NAME, or in the settings file's [account].")
+    if isinstance(error, (NoConnection, HTTPClientError)):
+        return Unknown(f"{action}: the connection broke ({error}). Whether it was done is not known. {AGAIN}")
+    return Refused(f"{action}: {error}")
+
+
+def _refusal(error: ClientError, action: str) -> Refused:
+    told: dict[str, Any] = error.response.get("Error", {})
+    code, text = str(told.get("Code", "")), str(told.get("Message", ""))
+    message = f"{action} was refused: {code}: {text}"
+    if any(word in code or word in text for word in ALREADY):
+        return AlreadyThere(message)
+    cure = next((cure for start, cure in CURES.items() if code.startswith(start)), "")
+    if not cure and any(word in code or word in text for word in MISSING):
+        return NotThere(message)
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if not cure and status >= 500:
+        return Unknown(f"{message}. AWS failed; whether it was done is not known. {AGAIN}")
+    return Refused(f"{message}. {cure}".rstrip())
