@@ -447,6 +447,15 @@ def test_the_command_measures_prints_and_writes_where_it_is_asked_to(generator: 
     assert (tmp_path / "load.svg").read_text().startswith("<?xml")
 
 
+def test_ctrl_c_keeps_the_cells_that_are_measured(generator: None, trained: Path, tmp_path: Path) -> None:
+    def stop(line: str) -> None:
+        if line.startswith("csv-1-1:"):
+            raise KeyboardInterrupt
+
+    figures = measure(Plan([Cell("csv", 1, 1), ONE], [BERTH], rounds=1, seconds=1), trained, tmp_path, stop)
+    assert list(figures) == [Cell("csv", 1, 1)]
+
+
 def test_no_rounds_are_an_error() -> None:
     with pytest.raises(RuntimeError, match="--rounds 0 --seconds 2: both take 1 or more"):
         command.load(_arguments("--rounds", "0"))

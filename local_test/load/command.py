@@ -6,6 +6,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from local_test.arguments import pair
@@ -61,6 +62,8 @@ def load(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="berth-load-") as folder:
         base = trained(Path(folder), arguments.data, dict(arguments.hyperparameter) or FOREST)
         figures = measure(plan, base, Path(folder), lambda line: print(line, flush=True))
+    if len(figures) < len(plan.cells):
+        plan = replace(plan, cells=list(figures))
     sections = sections_of(figures, plan)
     print("\n" + "\n".join(sections))
     if arguments.write:

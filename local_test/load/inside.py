@@ -30,12 +30,12 @@ predictor = load_predictor(settings.paths.model)
 app, line, calls = App(predictor, settings), open(sys.argv[2], "rb").read(), int(sys.argv[3])
 scope = {"method": "POST", "path": "/invocations", "raw_path": b"/invocations", "query_string": b"",
          "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"text/csv"), (b"content-length", b"%d" % len(line))]}
-row = predictor.schema.from_plain_text(line)
+row = predictor.schema.from_plain_text(line.rstrip())
 assert app.answer_at_once(scope, line).status == 200
 parts = {
     "all of it": lambda: app.answer_at_once(scope, line),
     "the model": lambda: predictor.predict(row),
-    "text to float32": lambda: predictor.schema.from_plain_text(line),
+    "text to float32": lambda: predictor.schema.from_plain_text(line.rstrip()),
     "drift": lambda: app.service.drift.count(row),
 }
 took = {name: [] for name in parts}

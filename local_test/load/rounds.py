@@ -41,6 +41,7 @@ class Sample:
     """Share of requests that were not answered with success."""
 
 
+Say = Callable[[str], None]
 Figures = dict[Cell, Mapping[str, Sequence[Sample]]]
 """Cell, then server, then a sample a round; the session alone is there as a server that has a rate and costs CPU time."""
 
@@ -55,8 +56,8 @@ class Plan:
     seconds: int
 
 
-def measure(plan: Plan, base: Path, folder: Path, say: Callable[[str], None] = print) -> Figures:
-    """Measure every cell.
+def measure(plan: Plan, base: Path, folder: Path, say: Say = print) -> Figures:
+    """Measure every cell; Ctrl-C ends it, and those that are measured are returned.
 
     Args:
         plan: what to measure.
@@ -73,17 +74,26 @@ def measure(plan: Plan, base: Path, folder: Path, say: Callable[[str], None] = p
     manifest = json.loads((base / "model" / "manifest.json").read_text())
     given = Given(base, cpus[0], folder / "answer")
     figures: Figures = {}
-    for payload in payloads_of(plan.cells, manifest, folder):
-        with ExitStack() as stack:
-            session = stack.enter_context(loaded(given.model, payload.matrix, given.cpu))
-            servers = _start(plan.servers, given, payload, stack)
-            bound = 10 * manifest["parity"]["bound"]
-            took = {server: check(server, payload, session.predictions, bound) for server in servers}
-            for connections in payload.connections:
-                cell = Cell(payload.format, payload.rows, connections)
-                figures[cell] = _measure_cell(plan, payload, connections, took, session, cpus[1])
-                say(f"{cell}: " + ", ".join(f"{name} {samples[-1].rate:,.0f}/s" for name, samples in figures[cell].items()))
+    try:
+        for payload in payloads_of(plan.cells, manifest, folder):
+            _measure_payload(plan, payload, given, cpus[1], figures=figures, bound=10 * manifest["parity"]["bound"], say=say)
+    except KeyboardInterrupt:
+        if not figures:
+            raise
+        say(f"Stopped; {len(figures)} of {len(plan.cells)} cells are measured, and these are told.")
     return figures
+
+
+def _measure_payload(plan: Plan, payload: Payload, given: Given, cpu: int, *, figures: Figures, bound: float, say: Say) -> None:
+    """Put the samples of a payload's cells to the others."""
+    with ExitStack() as stack:
+        session = stack.enter_context(loaded(given.model, payload.matrix, given.cpu))
+        servers = _start(plan.servers, given, payload, stack)
+        took = {server: check(server, payload, session.predictions, bound) for server in servers}
+        for connections in payload.connections:
+            cell = Cell(payload.format, payload.rows, connections)
+            figures[cell] = _measure_cell(plan, payload, connections, took, session, cpu)
+            say(f"{cell}: " + ", ".join(f"{name} {samples[-1].rate:,.0f}/s" for name, samples in figures[cell].items()))
 
 
 def check(server: Server, payload: Payload, expected: Sequence[float], bound: float) -> float:
