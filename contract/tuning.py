@@ -10,12 +10,44 @@ from decimal import Decimal
 from typing import Any
 
 from contract.declaration import Declaration, Hyperparameter
+from contract.job import MODES, TRAINING, VALIDATION
+from contract.media import TRAINED
 from contract.metrics import Metric, metric_names, metric_regex
 
 TYPES = {"integer": "Integer", "continuous": "Continuous", "categorical": "Categorical", "boolean": "Categorical"}
 SCALING = {"linear": "Linear", "logarithmic": "Logarithmic", "reverse_logarithmic": "ReverseLogarithmic"}
+COMPRESSIONS = ("None", "Gzip")
 OBJECTIVE_PARTS = ("validation", "cv")
 """What a better model may be told by: rows it has not seen."""
+
+
+def training_specification(declaration: Declaration, metrics: Sequence[Metric]) -> dict[str, Any]:
+    """Return what `TrainingSpecification` of CreateAlgorithm says of a model; image and instances are to be added (M-2)."""
+    return {
+        "TrainingChannels": channels(),
+        "SupportedHyperParameters": supported_hyperparameters(declaration),
+        "MetricDefinitions": metric_definitions(metrics),
+        "SupportedTuningJobObjectiveMetrics": objectives(metrics),
+        "SupportsDistributedTraining": True,  # T-36: lightgbm learns on all hosts, others share folds and searches out
+    }
+
+
+def channels() -> list[dict[str, Any]]:
+    """Return `TrainingChannels`: what `train` reads (M-2)."""
+    told = {
+        "SupportedContentTypes": [name for name in TRAINED if name],
+        "SupportedInputModes": list(MODES),
+        "SupportedCompressionTypes": list(COMPRESSIONS),
+    }
+    return [
+        {"Name": TRAINING[0], "Description": "Rows to learn from; through a pipe as CSV alone.", "IsRequired": True, **told},
+        {
+            "Name": VALIDATION[0],
+            "Description": "Rows to measure on; without it a share is split off.",
+            "IsRequired": False,
+            **told,
+        },
+    ]
 
 
 def supported_hyperparameters(declaration: Declaration) -> list[dict[str, Any]]:

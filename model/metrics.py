@@ -1,18 +1,20 @@
 """What is measured of a fitted model, on rows it has seen (`train:`) and on held-out rows (`validation:`).
 
-The first metric of a kind of target is the objective: what a search makes better. scikit-learn is imported when something is
-measured, for `train --help` reads the names from here too.
+The first metric of a kind of target is the objective: what a search makes better. NumPy and scikit-learn are imported when
+something is measured, for `train --help` and `python -m deploy` read the names from here too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from contract.declaration import Target
 from contract.metrics import Metric
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Scores = Mapping[str, float]
 
@@ -44,7 +46,7 @@ def measure(model: object, matrix: NDArray[np.float32], actual: NDArray[np.gener
     predicted = model.predict(matrix)  # type: ignore[attr-defined]
     if not hasattr(model, "predict_proba"):
         return score(actual, predicted)
-    return score(actual, predicted, model.predict_proba(matrix).astype(np.float64), model.classes_)  # type: ignore[attr-defined]
+    return score(actual, predicted, model.predict_proba(matrix).astype("float64"), model.classes_)  # type: ignore[attr-defined]
 
 
 def score(
@@ -69,6 +71,7 @@ def score(
 
 def score_columns(actual: NDArray[np.generic], predicted: NDArray[np.generic]) -> dict[str, NDArray[np.float64]]:
     """Return the metrics of numbers for each column of two (n_rows, n_columns) arrays: of many samples in one call."""
+    from numpy import atleast_1d
     from sklearn import metrics
 
     scores = {
@@ -76,4 +79,4 @@ def score_columns(actual: NDArray[np.generic], predicted: NDArray[np.generic]) -
         "mae": metrics.mean_absolute_error(actual, predicted, multioutput="raw_values"),
         "r2": metrics.r2_score(actual, predicted, multioutput="raw_values"),
     }
-    return {name: np.atleast_1d(values) for name, values in scores.items()}  # r2 of a single row is a bare NaN
+    return {name: atleast_1d(values) for name, values in scores.items()}  # r2 of a single row is a bare NaN

@@ -17,6 +17,7 @@ from a2wsgi import WSGIMiddleware
 from werkzeug.exceptions import HTTPException
 
 from contract.errors import BerthError, DamagedModel, MethodNotAllowed, UnknownPath
+from contract.media import JSON
 from serving.components import describe_model
 from serving.exchange import (
     Answer,
@@ -30,7 +31,6 @@ from serving.exchange import (
     send_answer,
     wrong_method,
 )
-from serving.media import JSON
 from serving.metrics import OTHER, Metrics
 from serving.observer import Observer
 from serving.openapi import DOCUMENT, METRICS, make_document, path_of

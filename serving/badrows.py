@@ -7,9 +7,9 @@ from itertools import count
 
 import orjson
 
+from contract.media import CSV, JSONLINES, JSONLINES_ALIASES
 from serving.decoders import Faults
 from serving.encoders import ENCODERS, Encoder
-from serving.media import CSV, JSONLINES, JSONLINES_ALIASES
 from serving.predictor import Predictions
 
 MAX_NAMED = 20

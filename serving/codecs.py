@@ -9,10 +9,10 @@ from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header, parse_options_header
 
 from contract.errors import NotAcceptable, UnreadableBody, UnsupportedMediaType
+from contract.media import CSV, JSON, JSONLINES, JSONLINES_ALIASES, NPY, PARQUET
 from serving.cells import Matrix, short
 from serving.decoders import DECODERS, LIMIT_BYTES, Faults, Format
 from serving.encoders import ENCODERS
-from serving.media import CSV, JSON, JSONLINES, JSONLINES_ALIASES, NPY, PARQUET
 from serving.schema import Schema
 
 UNNAMED = {"", "application/x-www-form-urlencoded", "application/octet-stream"}  # H-16: what plain curl says, or nothing

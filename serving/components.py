@@ -10,7 +10,7 @@ import orjson
 
 from contract.declaration import Feature
 from contract.manifest import Manifest
-from serving.media import CSV, JSON, JSONLINES, JSONLINES_ALIASES, NPY, PARQUET
+from contract.media import CSV, JSON, JSONLINES, JSONLINES_ALIASES, NPY, PARQUET
 from serving.openapi import TEXT, Json, content, record, reference, sequence
 
 LIMIT = float(np.finfo(np.float32).max)

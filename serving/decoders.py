@@ -14,9 +14,9 @@ import numpy as np
 import orjson
 
 from contract.errors import SchemaMismatch, UnreadableBody, UserError
+from contract.media import CSV, JSON, JSONLINES, JSONLINES_ALIASES, NPY, PARQUET
 from serving.cells import Matrix, short
 from serving.charsets import not_text, recode
-from serving.media import CSV, JSON, JSONLINES, JSONLINES_ALIASES, NPY, PARQUET
 from serving.parquet import read_parquet
 from serving.schema import Schema, no_rows
 from serving.shapes import arranged, from_columns, from_rows, from_split, is_row, kind

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from serving.media import CSV, JSON, JSONLINES, JSONLINES_ALIASES, NPY
+from contract.media import CSV, JSON, JSONLINES, JSONLINES_ALIASES, NPY
 from serving.predictor import Predictions
 
 Encoder = Callable[[Predictions], bytes]

@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from contract.errors import BerthError, MethodNotAllowed, Overloaded, PayloadTooLarge, SlowBody
+from contract.media import JSON
 from serving.errors import error_body
-from serving.media import JSON
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]

@@ -26,8 +26,8 @@ from contract.errors import (
     UnreadableBody,
     UnsupportedMediaType,
 )
+from contract.media import JSON
 from serving.exchange import Route
-from serving.media import JSON
 
 Json = Mapping[str, Any]
 Errors = Iterable[type[BerthError]]

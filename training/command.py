@@ -13,13 +13,10 @@ from typing import Any
 
 from contract.declaration import Declaration, Hyperparameter
 from contract.hyperparameters import describe
-from contract.job import MODES, TRAINING, VALIDATION
 from contract.metrics import PARTS, Metric
-from contract.tuning import metric_definitions, objectives, supported_hyperparameters, text, tuning_job
-from training.sources import CONTENT_TYPES
+from contract.tuning import text, training_specification, tuning_job
 
 WIDTH = 100
-COMPRESSIONS = ["None", "Gzip"]
 
 
 def answer(arguments: Sequence[str]) -> int:
@@ -39,33 +36,9 @@ def answer(arguments: Sequence[str]) -> int:
 def description(declaration: Declaration, metrics: Sequence[Metric]) -> dict[str, Any]:
     """Return what CreateAlgorithm and CreateHyperParameterTuningJob take of the model, ready to paste."""
     return {
-        "TrainingSpecification": {
-            "TrainingChannels": channels(),
-            "SupportedHyperParameters": supported_hyperparameters(declaration),
-            "MetricDefinitions": metric_definitions(metrics),
-            "SupportedTuningJobObjectiveMetrics": objectives(metrics),
-            "SupportsDistributedTraining": True,  # T-36: lightgbm learns on all hosts, others share folds and searches out
-        },
+        "TrainingSpecification": training_specification(declaration, metrics),
         "HyperParameterTuningJobs": {name: tuning_job(declaration, metrics, name) for name in declaration.estimators},
     }
-
-
-def channels() -> list[dict[str, Any]]:
-    """Return `TrainingChannels`: what `train` reads (M-2)."""
-    told = {
-        "SupportedContentTypes": [name for name in CONTENT_TYPES if name],
-        "SupportedInputModes": list(MODES),
-        "SupportedCompressionTypes": COMPRESSIONS,
-    }
-    return [
-        {"Name": TRAINING[0], "Description": "Rows to learn from; through a pipe as CSV alone.", "IsRequired": True, **told},
-        {
-            "Name": VALIDATION[0],
-            "Description": "Rows to measure on; without it a share is split off.",
-            "IsRequired": False,
-            **told,
-        },
-    ]
 
 
 def table(declaration: Declaration) -> str:

@@ -6,23 +6,12 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from contract.errors import BadChannel, BadData
 from contract.job import Channel
-
-Format = Literal["csv", "parquet", "npy"]
+from contract.media import TRAINED, Format
 
 ENDINGS: dict[str, Format] = {".csv": "csv", ".csv.gz": "csv", ".parquet": "parquet", ".npy": "npy"}
-CONTENT_TYPES: dict[str, Format] = {
-    "": "csv",
-    "text/csv": "csv",
-    "application/csv": "csv",
-    "application/x-parquet": "parquet",
-    "application/vnd.apache.parquet": "parquet",
-    "application/parquet": "parquet",
-    "application/x-npy": "npy",
-}
 GZIP = b"\x1f\x8b"
 CHUNK_BYTES = 1 << 20
 
@@ -66,12 +55,12 @@ def content_format(channel: Channel) -> Format:
             f"Channel {channel.name!r} is RecordIO-protobuf, which is not read here: convert it to CSV or Parquet, or frame "
             "lines of CSV."
         )
-    if channel.media_type not in CONTENT_TYPES:
+    if channel.media_type not in TRAINED:
         raise BadChannel(
             f"Channel {channel.name!r} has the content type {channel.media_type!r}; CSV, Parquet and .npy are read: "
             "text/csv, application/x-parquet, application/x-npy. Convert the data, or correct the type."
         )
-    return CONTENT_TYPES[channel.media_type]
+    return TRAINED[channel.media_type]
 
 
 def describe_files(channel: Channel) -> str:

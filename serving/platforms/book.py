@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from contract.media import JSON
 from serving.cells import Matrix
 from serving.codecs import read_body
 from serving.encoders import Encoder, encode_book
 from serving.exchange import Answer, Request, Route
-from serving.media import JSON
 from serving.openapi import PREDICT
 from serving.schema import Schema
 from serving.service import Service

@@ -5,11 +5,11 @@ from __future__ import annotations
 import orjson
 
 from contract.errors import Overloaded, UnknownPath
+from contract.media import JSON
 from serving.cells import Matrix
 from serving.codecs import read_body
 from serving.encoders import Encoder, encode_json
 from serving.exchange import Answer, Request, Route
-from serving.media import JSON
 from serving.openapi import BODY_ERRORS, OBJECT, content, operation
 from serving.platforms.oip import check_model, explain, name_of, refused
 from serving.schema import Schema

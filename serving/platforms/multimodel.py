@@ -24,11 +24,11 @@ from contract.errors import (
     UnloadableModel,
     UnreadableBody,
 )
+from contract.media import JSON
 from serving.cells import short
 from serving.decoders import DECODERS
 from serving.encoders import ENCODERS
 from serving.exchange import Answer, Request, Route
-from serving.media import JSON
 from serving.models import Model, Models, is_out_of_memory
 from serving.openapi import BODY_ERRORS, TEXT, content, operation
 from serving.platforms import sagemaker

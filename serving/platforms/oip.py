@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from contract.errors import BerthError, PayloadTooLarge, SlowBody, UnknownPath, UnreadableBody
 from contract.manifest import Manifest
+from contract.media import JSON
 from serving.cells import Matrix, short
 from serving.encoders import Encoder
 from serving.exchange import Answer, Handler, Request, Route, error_answer
 from serving.intervals import NAME as INTERVALS
-from serving.media import JSON
 from serving.openapi import BODY_ERRORS, OBJECT, content, operation
 from serving.openapi import TEXT as TEXTS
 from serving.predictor import Predictions

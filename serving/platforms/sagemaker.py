@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from contract.cgroup import memory_bytes
+from contract.media import JSON
 from serving.badrows import report, with_placeholders
 from serving.cells import Matrix
 from serving.codecs import answer_type, read_body
@@ -14,7 +15,6 @@ from serving.decoders import Faults
 from serving.encoders import ENCODERS, Encoder
 from serving.exchange import Answer, Headers, Request, Route
 from serving.intervals import CUSTOM_ATTRIBUTES
-from serving.media import JSON
 from serving.openapi import INVOKE, PARAMETERS, PROBE
 from serving.predictor import Predictor
 from serving.schema import Schema
@@ -63,8 +63,8 @@ async def invoke(service: Service, request: Request, predictor: Predictor | None
     answer = await service.answer(request, read, media_type, predictor)
     if faults:
         report(faults, request.identity)
-    headers = own_headers(request, settings)
-    return replace(answer, headers=answer.headers + headers) if headers else answer
+    attributes = own_attributes(request)
+    return replace(answer, headers=answer.headers + attributes) if attributes else answer
 
 
 def execution_parameters(settings: Settings) -> dict[str, int]:
@@ -79,13 +79,9 @@ def execution_parameters(settings: Settings) -> dict[str, int]:
     return {"MaxConcurrentTransforms": concurrency, "MaxPayloadInMB": max(1, size_mb)}
 
 
-def own_headers(request: Request, settings: Settings) -> Headers:
-    """Return what a good answer carries beside its body: the caller's attributes (H-13), the metered rows (H-41)."""
-    headers: Headers = ()
+def own_attributes(request: Request) -> Headers:
+    """Return the caller's attributes (H-13), which a good answer carries back."""
     attributes = request.header(CUSTOM_ATTRIBUTES)
     if attributes and len(attributes) <= 1_024 and attributes.isascii() and attributes.isprintable():
-        headers = ((CUSTOM_ATTRIBUTES, attributes.encode()),)
-    if settings.metering_dimension:
-        units = json.dumps({"Dimension": settings.metering_dimension, "ConsumedUnits": request.rows})
-        headers = (*headers, (b"x-amzn-inference-metering", units.encode()))
-    return headers
+        return ((CUSTOM_ATTRIBUTES, attributes.encode()),)
+    return ()
