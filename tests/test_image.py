@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import subprocess
 from contextlib import closing
+from pathlib import Path
 
 import pytest
+from conftest import ROOT, long
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from packageurl import PackageURL
 
 from local_test.conformance import judge
+from local_test.contents import Contents
 from local_test.entry import Entry
+from local_test.layers import differences, save
 from local_test.rules import RULES, contents, image
 from local_test.rules.contents import has_no_grave_vulnerability, is_not_too_large, secrets
 from local_test.rules.image import fault_of, manifest_is_accepted, stored_media_type
@@ -142,6 +152,127 @@ def test_what_looks_into_an_image_leaves_no_container(docker, build, tmp_path):
     verdicts_on(tag, tmp_path)
     left = subprocess.run([docker, "ps", "--all", "--quiet", "--filter", f"ancestor={tag}"], capture_output=True, text=True)
     assert left.stdout == ""
+
+
+# ---- what the image is made of
+
+ASK = """
+dpkg-query --show --showformat '${Package} ${Version} ${Architecture} ${source:Package} ${source:Version}\\n'
+echo ---
+python3 -c 'from importlib.metadata import distributions; [print(one.name, one.version) for one in distributions()]'
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(docker, image):
+    """What dpkg and Python say is in the image: rows of five, rows of two."""
+    done = subprocess.run([docker, "run", "--rm", "--network", "none", image, "sh", "-c", ASK], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    debian, python = done.stdout.split("---\n")
+    return [row.split(" ") for row in debian.splitlines()], [row.split(" ") for row in python.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def sbom(image):
+    """The text of the image's SBOM."""
+    with Contents(Containers(image)) as inside:
+        return inside.read("/opt/berth/sbom.cdx.json").decode()
+
+
+def purls(sbom, kind):
+    """Return the addresses of an SBOM's packages of one kind."""
+    found = [PackageURL.from_string(part["purl"]) for part in json.loads(sbom)["components"] if "purl" in part]
+    return [package for package in found if package.type == kind]
+
+
+def test_the_sbom_names_every_debian_package_with_its_version_and_source(installed, sbom):
+    told = {}
+    for package in purls(sbom, "deb"):
+        assert (package.namespace, package.qualifiers["distro"]) == ("debian", "debian-13")
+        source, _, version = package.qualifiers.get("upstream", package.name).partition("@")
+        told[package.name, package.version, package.qualifiers["arch"]] = source, version or package.version
+    assert told == {(name, version, arch): (source, of_source) for name, version, arch, source, of_source in installed[0]}
+
+
+def test_the_sbom_names_every_python_distribution_with_its_version(installed, sbom):
+    wanted = {(re.sub("[-_.]+", "-", name).lower(), version) for name, version in installed[1]}
+    assert {(package.name, package.version) for package in purls(sbom, "pypi")} == wanted
+    assert ("onnxruntime", "1.32.0") in wanted
+
+
+def test_each_component_of_the_sbom_says_of_itself_what_its_address_says(sbom):
+    parts = [(part, PackageURL.from_string(part["purl"])) for part in json.loads(sbom)["components"] if "purl" in part]
+    assert all(part["version"] == package.version for part, package in parts)
+    assert all(re.sub("[-_.]+", "-", part["name"]).lower() == re.sub("[-_.]+", "-", package.name) for part, package in parts)
+
+
+def test_the_sbom_is_cyclonedx_of_the_named_version_and_says_which_system_it_is(sbom):
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(sbom) is None
+    document = json.loads(sbom)
+    assert document["specVersion"] == "1.6"
+    systems = [(part["name"], part["version"]) for part in document["components"] if part["type"] == "operating-system"]
+    assert systems == [("debian", "13")]
+    refs = {part["bom-ref"] for part in document["components"]}
+    assert {ref for edge in document["dependencies"] for ref in edge.get("dependsOn", ())} == refs
+
+
+def test_the_sbom_holds_nothing_that_changes_from_build_to_build(sbom):
+    document = json.loads(sbom)
+    assert not {"serialNumber"} & set(document)
+    assert "timestamp" not in document["metadata"]
+
+
+def test_what_writes_the_sbom_is_not_in_the_image_which_grows_by_the_sbom_alone(docker, image, installed, sbom):
+    assert not {"cyclonedx-bom", "cyclonedx-python-lib", "debsbom", "lxml", "jsonschema", "pip"} & {
+        name for name, _ in installed[1]
+    }
+    with Contents(Containers(image)) as inside:
+        programs = {Path(member.name).name for member in inside.below("/opt/berth/container")}
+    assert programs == {"container", "train", "serve", "start"}
+    history = [docker, "history", "--human=false", "--no-trunc", "--format", "{{.Size}} {{.CreatedBy}}", image]
+    steps = subprocess.run(history, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [int(step.split()[0]) for step in steps if "/sbom/" in step] == [len(sbom)]
+
+
+# ---- the same inputs give the same image
+
+
+def test_images_with_the_same_files_are_the_same(docker, build, tmp_path):
+    one, other = (save(docker, build(SOUND, SOUND_FILES), tmp_path / name) for name in ("one", "other"))
+    assert not [line for line in differences(one, other) if "time" not in line and "created" not in line]
+
+
+def test_a_file_that_differs_is_named_with_what_differs(docker, build, tmp_path):
+    one = save(docker, build(SOUND, SOUND_FILES), tmp_path / "one")
+    other = save(
+        docker, build(SOUND + "ENV MODE=slow\n", {**SOUND_FILES, "bin/sh": b"\x7fELF2", "new": b""}), tmp_path / "other"
+    )
+    told = "\n".join(differences(one, other))
+    assert re.search(r"^  bin/sh: .*content$", told, re.MULTILINE)
+    assert re.search("^  new: only in the second$", told, re.MULTILINE)
+    assert not re.search("opt/ml/code/train.py: .*content", told)
+    assert "configuration: config is" in told
+
+
+@long
+def test_the_same_inputs_give_the_same_layers_wherever_and_whenever_they_are_built(docker, image, tmp_path):
+    # Another folder, other times of the files, another umask, and nothing from the cache.
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.split(b"\0")
+    for name in filter(None, listed):
+        target = tmp_path / "elsewhere" / name.decode()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name.decode(), target)
+        target.chmod((ROOT / name.decode()).stat().st_mode | 0o660)
+        os.utime(target, (1_000_000_000, 1_000_000_000))
+    command = [docker, "build", "--no-cache", "--file", "container/Dockerfile", "--tag", "berth-again:test", "."]
+    environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
+    built = subprocess.run(command, cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr[-3000:]
+    try:
+        told = list(differences(save(docker, image, tmp_path / "one"), save(docker, "berth-again:test", tmp_path / "other")))
+    finally:
+        subprocess.run([docker, "image", "rm", "berth-again:test"], capture_output=True)
+    assert not [line for line in told if not line.startswith("configuration: ")], "\n".join(told)
 
 
 # ---- what needs no engine
