@@ -16,6 +16,7 @@ from typing import NoReturn
 
 import pytest
 from ahead import PIECES, ahead, begin, beside, end, scratch, settle
+from cloudy import aws, aws_alone, aws_and_registry, ecr_aws, registry  # noqa: F401 fixtures
 from trees import lay_penguins
 
 ROOT = Path(__file__).resolve().parent.parent
