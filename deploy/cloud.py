@@ -15,15 +15,18 @@ from typing import Any
 import boto3
 import click
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError
 from botocore.model import OperationModel
 from botocore.validate import ParamValidator
 
-from deploy.errors import AlreadyThere, BadSettings, NotThere, explained
+from deploy.errors import FAILURES, AlreadyThere, BadSettings, NotThere, explained
+from deploy.names import without
 from deploy.settings import Account
 
 TAG = "berth:project"
 """What all of a project carries, with its name: `status` and `delete` find it by that."""
+DRY = "Nothing was changed. Next: the same command without --dry-run"
+"""The last line of a verb with --dry-run."""
 Request = dict[str, Any]
 Response = dict[str, Any]
 
@@ -57,10 +60,19 @@ class Cloud:
         """Where changes are made, for people."""
         return f"{self.region}, account {self.account_id}"
 
+    @property
+    def partition(self) -> str:
+        """How the Region's ARNs begin: aws, aws-cn, .."""
+        return str(self._session.get_partition_for_region(self.region))
+
     def arn(self, service: str, resource: str) -> str:
         """Return the ARN of something of this account and Region."""
-        partition = self._session.get_partition_for_region(self.region)
-        return f"arn:{partition}:{service}:{self.region}:{self.account_id}:{resource}"
+        return f"arn:{self.partition}:{service}:{self.region}:{self.account_id}:{resource}"
+
+    def regions(self, service: str) -> list[str]:
+        """Return the Regions of this partition that have a service; it is here first, where it is here at all."""
+        there: list[str] = self._session.get_available_regions(service, self.partition)
+        return sorted(there, key=lambda region: region != self.region)
 
     def client(self, service: str, region: str = "") -> Any:
         """Return boto3's client: for presigned addresses and transfers; calls are made with `read` and `change`."""
@@ -92,7 +104,7 @@ class Cloud:
         try:
             for page in self.client(service).get_paginator(operation).paginate(**request):
                 yield from page.get(key, [])
-        except (BotoCoreError, ClientError) as error:
+        except FAILURES as error:
             raise explained(error, _action(service, operation)) from None
 
     def change(self, service: str, operation: str, what: str, *, costs: str = "", **request: Any) -> Response:
@@ -103,7 +115,8 @@ class Cloud:
             operation: as boto3 names it.
             what: in words, such as `Create endpoint berth`.
             costs: an hour, in words (deploy/prices.py); empty where it costs nothing by itself.
-            request: without tags: where the operation takes some, the project's are put in.
+            request: without tags: where the operation takes some, the project's are put in. `Tags=None` is for what is there
+                already, and takes them only when it is made.
 
         Raises:
             AlreadyThere: what it makes exists.
@@ -118,7 +131,7 @@ class Cloud:
                 raise BadSettings(
                     f"{_action(service, operation)} can't be asked with these settings: {report.generate_report()}"
                 )
-            click.echo(json.dumps({"service": service, "operation": model.name, "request": request}, indent=2, default=str))
+            click.echo(json.dumps({"service": service, "operation": model.name, "request": request}, indent=2, default=_shown))
             return {}
         return self._call(service, operation, request)
 
@@ -148,7 +161,7 @@ class Cloud:
     def _call(self, service: str, operation: str, request: Mapping[str, Any], region: str = "") -> Response:
         try:
             answer: Response = getattr(self.client(service, region), operation)(**request)
-        except (BotoCoreError, ClientError) as error:
+        except FAILURES as error:
             raise explained(error, _action(service, operation)) from None
         return answer
 
@@ -163,14 +176,24 @@ class Cloud:
         name = next((name for name in ("Tags", "tags") if name in members), "")
         if not name:
             return request
+        if request.get(name, ()) is None:
+            return without(request, name)
         if members[name].type_name == "map":
             return {**request, name: {**self.tags, **request.get(name, {})}}
         key, value = ("key", "value") if "key" in members[name].member.members else ("Key", "Value")
         return {**request, name: [*({key: one, value: text} for one, text in self.tags.items()), *request.get(name, [])]}
 
 
-NO_TAGS = {"AddTags"}
-"""Operations whose tags are what they are about; a new version in a package group takes none of its own."""
+NO_TAGS = {"AddTags", "CreateAlgorithm", "CreateModelPackage"}
+"""Operations whose tags are what they are about; a version, which has the tags of its package group; and what is sold, which
+goes by its product, so that `delete` leaves it."""
+
+
+def _shown(value: Any) -> str:
+    """Return what JSON has no word for, as --dry-run prints it: a body by its size or its file."""
+    if isinstance(value, bytes):
+        return f"<{len(value):,} bytes>"
+    return f"<{value.name}>" if hasattr(value, "name") else str(value)
 
 
 def _action(service: str, operation: str) -> str:

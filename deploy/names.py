@@ -20,9 +20,19 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:DIGITS]
 
 
-def named(project: str, *parts: Any) -> str:
+def named(project: str, *parts: Any, longest: int = LONGEST) -> str:
     """Return the name of what a project makes out of some parts: its requests, settings, digests."""
-    return f"{checked(project)[: LONGEST - DIGITS - 1].rstrip('-')}-{fingerprint(*parts)}"
+    return f"{prefix(project, longest)}-{fingerprint(*parts)}"
+
+
+def is_named(project: str, name: str, longest: int = LONGEST) -> bool:
+    """Return whether a name is one that `named` gives to what a project makes."""
+    return re.fullmatch(rf"{re.escape(prefix(project, longest))}-[0-9a-f]{{{DIGITS}}}", name) is not None
+
+
+def prefix(project: str, longest: int = LONGEST) -> str:
+    """Return how the names of what a project makes begin."""
+    return checked(project)[: longest - DIGITS - 1].rstrip("-")
 
 
 def checked(name: str) -> str:

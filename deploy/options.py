@@ -54,7 +54,7 @@ def takes(*sections: type) -> Callable[[Verb], Verb]:
     return decorate
 
 
-def defaults_of(group: click.Group, path: Path | None) -> dict[str, dict[str, Any]]:
+def defaults_of(group: click.Group, path: Path | None) -> dict[str, Any]:
     """Return click's default_map: for each verb what the settings file says of its options.
 
     Args:
@@ -82,10 +82,24 @@ def defaults_of(group: click.Group, path: Path | None) -> dict[str, dict[str, An
                 "docs/deploy.md describes each."
             )
     flat = {key: _flat(value) for table in told.values() for key, value in table.items()}
-    return {
-        verb: {option.name: flat[option.name] for option in command.params if option.name in flat}
-        for verb, command in group.commands.items()
-    }
+    return _defaults(group, flat)
+
+
+def flags_of(*given: Any) -> list[str]:
+    """Return flags that say all that some sections hold: for a verb that is run as a process."""
+    flags: list[str] = []
+    for section in given:
+        for one, kind, _ in _settings(type(section)):
+            flag, value = "--" + one.name.replace("_", "-"), getattr(section, one.name)
+            if kind is bool:
+                flags.append(flag if value else f"--no-{flag[2:]}")
+            elif kind == Pairs:
+                flags += [word for item in value.items() for word in (flag, "=".join(item))]
+            elif kind == Texts:
+                flags += [word for text in value for word in (flag, text)]
+            else:
+                flags += [flag, str(value)]
+    return flags
 
 
 def rows_of_settings() -> Iterator[tuple[str, str, str, str, str]]:
@@ -127,6 +141,16 @@ def _variable(section: type, one: Field[Any]) -> str:
 
 def _value(kind: Any, given: Any) -> Any:
     return dict(given) if kind == Pairs else given
+
+
+def _defaults(group: click.Group, flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what each verb's options are told, and in turn what those of its words are."""
+    return {
+        name: _defaults(command, flat)
+        if isinstance(command, click.Group)
+        else {option.name: flat[option.name] for option in command.params if option.name in flat}
+        for name, command in group.commands.items()
+    }
 
 
 def _flat(value: Any) -> Any:
