@@ -1,0 +1,1 @@
+"""What would stop the other verbs, found before they begin."""
