@@ -1,0 +1,1 @@
+"""Training, tuning and batch jobs, their data, and the model registry."""
