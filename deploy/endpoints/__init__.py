@@ -1,0 +1,1 @@
+"""Endpoints: made, updated step by step, turned back, scaled and called."""
