@@ -1,0 +1,1 @@
+"""What a project has in its account: shown, read and ended."""
