@@ -20,6 +20,8 @@ from local_test.load.command import load
 from local_test.run import prepare, run
 from local_test.runners import Containers, Platform, Processes
 from local_test.soak.sections import soak
+from local_test.validation import add_arguments as add_validation_arguments
+from local_test.validation import validate
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -45,6 +47,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return doctor(arguments)
     if arguments.verb == "load":
         return load(arguments)
+    if arguments.verb == "validate":
+        return validate(arguments)
     hyperparameters = dict(arguments.hyperparameter)
     platform: Platform = Containers(arguments.image) if arguments.image else Processes()
     if arguments.verb == "soak":
@@ -83,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     add_arguments(verbs.add_parser("conformance", help="judge any image by the platforms' rules"))
     add_doctor_arguments(verbs.add_parser("doctor", help="tell why an image would fail on the platform"))
     add_load_arguments(verbs.add_parser("load", help="measure throughput and latency beside a bare server's and others'"))
+    add_validation_arguments(
+        verbs.add_parser("validate", help="run the two jobs of a product's certification, note what is seen")
+    )
     return parser
 
 

@@ -19,12 +19,15 @@ from xml.etree import ElementTree as ET
 from local_test.arguments import add_what_is_given, payload_of, platform_of
 from local_test.rules import RULES
 from local_test.subject import Subject
-from local_test.verdicts import Blocked, DoesNotApply, Rule, Status, Unjudged, Verdict, Violated
+from local_test.verdicts import Blocked, DoesNotApply, Rule, Severity, Status, Unjudged, Verdict, Violated
 
 MOST_SEEN = 2_000
 """Characters of evidence in a report; a table shows its first line."""
 NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 has no way to write, and the carriage return, which a reader would turn into a new line."""
+WASTEFUL = Severity.WASTEFUL.name.lower()
+GRAVEST = {severity.name.lower(): tuple(Severity)[: number + 1] for number, severity in enumerate(Severity)}
+"""A severity's word, and those that are as grave or graver: what fails on SageMaker fails on Marketplace too."""
 
 
 def judge(subject: Subject, rules: Sequence[Rule], every: Sequence[Rule] = RULES) -> Iterator[Verdict]:
@@ -36,8 +39,10 @@ def judge(subject: Subject, rules: Sequence[Rule], every: Sequence[Rule] = RULES
         yield verdict
 
 
-def chosen(only: Sequence[str] = (), platforms: Sequence[str] = (), every: Sequence[Rule] = RULES) -> list[Rule]:
-    """Return the rules of some numbers and platforms; all where none is named.
+def chosen(
+    only: Sequence[str] = (), platforms: Sequence[str] = (), every: Sequence[Rule] = RULES, *, severity: str = WASTEFUL
+) -> list[Rule]:
+    """Return the rules of some numbers and platforms that are at least as grave as one severity; all where none is named.
 
     Raises:
         RuntimeError: there is no such rule; the message has what there is.
@@ -45,11 +50,13 @@ def chosen(only: Sequence[str] = (), platforms: Sequence[str] = (), every: Seque
     found = [
         rule
         for rule in every
-        if (not only or rule.number in only or rule.name in only) and (not platforms or rule.platform in platforms)
+        if (not only or rule.number in only or rule.name in only)
+        and (not platforms or rule.platform in platforms)
+        and rule.severity in GRAVEST[severity]
     ]
     if not found:
         there = ", ".join(dict.fromkeys(rule.number for rule in every))
-        raise RuntimeError(f"No rule is named {' '.join([*only, *platforms])}. There are: {there}.")
+        raise RuntimeError(f"No rule is named {' '.join([*only, *platforms])}{_as_grave(severity)}. There are: {there}.")
     return found
 
 
@@ -97,7 +104,7 @@ def conformance(arguments: argparse.Namespace, every: Sequence[Rule] = RULES) ->
         OSError: a file that was given can't be read.
     """
     platform = platform_of(arguments)
-    rules = chosen(arguments.only, arguments.platform, every)
+    rules = chosen(arguments.only, arguments.platform, every, severity=arguments.severity)
     verdicts = []
     with tempfile.TemporaryDirectory(prefix="berth-conformance-", ignore_cleanup_errors=True) as folder:
         subject = Subject(
@@ -138,8 +145,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--platform", action="append", default=[], help="only sagemaker, vertex, azure, kserve or cloudrun; claimed or not"
     )
+    parser.add_argument(
+        "--severity",
+        choices=GRAVEST,
+        default="wasteful",
+        help="only what is at least as grave: marketplace has SageMaker's too",
+    )
     parser.add_argument("--junit", type=Path, help="write JUnit XML here")
     parser.add_argument("--json", type=Path, help="write JSON here")
+
+
+def _as_grave(severity: str) -> str:
+    return "" if severity == WASTEFUL else f" and as grave as {severity}"
 
 
 def _with_needs(rules: Sequence[Rule], every: Sequence[Rule]) -> list[Rule]:

@@ -31,6 +31,7 @@ from local_test.runners import ROOT, Processes, free_port
 from local_test.soak.growth import cost_of_sample, growth_of_rows
 from local_test.soak.hosting import body_memory
 from local_test.soak.measured import Table, put, section, told
+from local_test.soak.proofs import PROOFS, proof
 from local_test.soak.scale import over_hosts
 from local_test.soak.stops import kills, pytest_says, stops_of_rows
 
@@ -71,8 +72,7 @@ def soak(data: Path, image: str, docker: str, target: Path, only: Sequence[str] 
             "models": lambda: models(500),
             "kills": lambda: section(*kills(50)),
             "stops": lambda: section(*stops_of_rows(10_000_000, Path(folder))),
-            "hosts": several_hosts,
-            "conformance": judged_images,
+            **{name: partial(proof, name) for name in PROOFS},
             "sample": lambda: section(*cost_of_sample(data, Path(folder))),
             "rows": lambda: section(*growth_of_rows([10_000, 100_000, 1_000_000, 10_000_000], Path(folder))),
             "load": lambda: load_sections(data, target),
@@ -217,28 +217,6 @@ def fuzzing(inputs: int, examples: int) -> str:
     ):
         rows.append([what, _pytest(environ, *tests)])
     return section("Fuzzing", "make soak", ["inputs", "pytest says"], rows)
-
-
-def several_hosts() -> str:
-    """Run every test of several hosts, the long ones too, in network namespaces."""
-    said = _pytest(
-        {"LONG": "1"}, "tests/test_distributed.py", "tests/test_sdk.py::test_three_containers_train_one_model_and_end_in_order"
-    )
-    what = "2 and 3 hosts: sharded and replicated rows, hosts lost, cut off and stopped, a search shared out, SDK local mode"
-    return section("Several hosts", "make soak SECTIONS=hosts", ["what", "pytest says"], [[what, said]])
-
-
-def judged_images() -> str:
-    """Judge images with one fault each, and servers that others wrote, by all rules, and by the SDK's local mode."""
-    rows = [
-        [what, _pytest({"LONG": "1"}, tests)]
-        for what, tests in (
-            ("a sound image, and others with one fault each, by all rules", "tests/test_broken.py"),
-            ("servers of others: what is known of them is what is said", "tests/test_foreign.py"),
-            ("the same in the SDK's local mode: it agrees, but for what it lets pass", "tests/test_agreement.py"),
-        )
-    ]
-    return section("Conformance", "make soak SECTIONS=conformance", ["judged", "pytest says"], rows)
 
 
 def _pytest(environ: dict[str, str], *tests: str) -> str:
