@@ -13,6 +13,8 @@ SOURCE = $(or $(shell git remote get-url origin 2>/dev/null | sed -nE 's|^git@([
 SINGLE_MANIFEST = $(shell docker build --help 2>/dev/null | grep -q -e --provenance && echo --provenance=false --sbom=false --output type=docker)
 KNOBS = $(foreach pair,$(HYPERPARAMETERS),--hyperparameter $(pair))
 RUN = .venv/bin/python -m local_test
+DEPLOY = .venv-deploy/bin/python -m deploy
+DEPLOY_VERBS = preflight train tune approve rollback autoscale invoke async batch status logs delete
 PAYLOAD ?= build/payload.csv
 CONTENT_TYPE ?= text/csv
 # Without a PAYLOAD of the caller's: the rows that training stored with the model of `make run`.
@@ -23,6 +25,7 @@ OWN = $(if $(filter model/sample,$(DATA)),$(if $(KNOBS),,--hyperparameter max_it
 
 help: ## print these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
+	@echo 'make VERB           what `python -m deploy VERB` does, with ARGS="--flag .." (docs/deploy.md): $(DEPLOY_VERBS)'
 
 run: setup ## train on the sample data, serve, call with every kind of payload, stop: DATA=, HYPERPARAMETERS="name=value .."
 	@$(RUN) run --data '$(DATA)' $(KNOBS)
@@ -48,6 +51,10 @@ local-mode: ## train and serve IMAGE through the SageMaker SDK's own local mode,
 	@.venv-sdk3/bin/python -m local_test.sdk.v3 --image $(IMAGE) --data '$(DATA)' $(KNOBS)
 	@.venv-sdk2/bin/python -m local_test.sdk.v2 --image $(IMAGE) --data '$(DATA)' $(KNOBS)
 
+rehearse: setup-test ## build, push, train, serve, update, roll back and delete, on this machine alone: ARGS="--without build .."
+	@$(PYTHON) .ci/venv .venv-sdk3 sdk3
+	@$(RUN).rehearsal --image berth:rehearsal $(ARGS)
+
 conformance: setup ## judge IMAGE by every platform's rules: DATA=, PAYLOAD=, CONTENT_TYPE=, ARGS="--junit FILE .."
 	@$(SAMPLE_PAYLOAD) $(RUN) conformance $(IMAGE) --train-data '$(DATA)' --payload $(PAYLOAD) --content-type $(CONTENT_TYPE) $(KNOBS) $(OWN) $(ARGS)
 
@@ -62,6 +69,33 @@ soak: setup-test ## measure at length, in containers of IMAGE too, and write doc
 
 load: setup-test ## requests/s, latency, CPU and memory beside a bare server and others, to docs/measured.md: ARGS="--only csv-1-16 .."
 	@$(RUN) load --data '$(DATA)' $(KNOBS) $(or $(ARGS),--write docs/measured.md)
+
+scan: setup-deploy ## look for known vulnerabilities in IMAGE, and fail by those that are severe: ARGS="--fail-on high .."
+	@$(DEPLOY) scan $(ARGS) $(IMAGE)
+
+sbom: ## write what IMAGE is made of, build/sbom.cdx.json (CycloneDX)
+	@mkdir -p build && docker run --rm --network none $(IMAGE) cat /opt/berth/sbom.cdx.json > build/sbom.part && mv build/sbom.part build/sbom.cdx.json
+
+push: setup-deploy ## scan and judge IMAGE, and push it to ECR, Docker Hub or any registry: ARGS="--registry .."
+	@$(DEPLOY) push --image $(IMAGE) $(ARGS)
+
+deploy: setup-deploy ## make the endpoint of what was pushed and trained, or update it step by step: ARGS="--kind serverless .."
+	@$(DEPLOY) endpoint $(ARGS)
+
+publish: setup-deploy ## what sells the product on AWS Marketplace: ARGS="algorithm .." or "model ..", "kit --out DIR"; first "check"
+	@$(DEPLOY) publish $(ARGS)
+
+fresh: setup-test ## propose a newer requirements.lock, and announce what became known of the images that run: ARGS="--topic .."
+	@.venv/bin/python -m deploy fresh $(ARGS)
+
+$(DEPLOY_VERBS): setup-deploy
+	@$(DEPLOY) $@ $(ARGS)
+
+cloud: setup-test ## serve the AWS that stands in for tests and rehearsals, and print what points boto3 to it: ARGS="--registry .."
+	@$(RUN).cloud $(ARGS)
+
+settings: setup-test ## write docs/deploy.md's table of settings from deploy/settings.py
+	@.venv/bin/python -m deploy settings --write docs/deploy.md
 
 hyperparameters: setup ## write docs/hyperparameters.md from model/hyperparameters.py
 	@.venv/bin/python container/train --markdown > build/hyperparameters.md && mv build/hyperparameters.md docs/hyperparameters.md
@@ -83,7 +117,10 @@ clean: ## remove environments and build output
 setup:
 	@mkdir -p build && $(PYTHON) .ci/venv .venv image
 
+setup-deploy:
+	@mkdir -p build && $(PYTHON) .ci/venv .venv-deploy deploy
+
 setup-test:
 	@mkdir -p build && $(PYTHON) .ci/venv .venv test
 
-.PHONY: help run serve test image base-image run-image local-mode conformance foreign doctor soak load hyperparameters lint format lock clean setup setup-test
+.PHONY: help run serve test image base-image run-image local-mode rehearse conformance foreign doctor soak load scan sbom push deploy publish fresh $(DEPLOY_VERBS) cloud settings hyperparameters lint format lock clean setup setup-deploy setup-test

@@ -149,6 +149,15 @@ def test_rules_are_chosen_by_number_by_name_and_by_platform():
     assert chosen(every=TABLE) == list(TABLE)
 
 
+def test_rules_are_chosen_by_how_grave_they_are_and_what_is_graver_is_among_them() -> None:
+    graveness = [Severity.SAGEMAKER, Severity.MARKETPLACE, Severity.ELSEWHERE, Severity.WASTEFUL]
+    every = [Rule(f"H-{number}", "holds", one, "", holds) for number, one in enumerate(graveness, 1)]
+    found = {word: len(chosen(every=every, severity=word)) for word in ("sagemaker", "marketplace", "elsewhere", "wasteful")}
+    assert found == {"sagemaker": 1, "marketplace": 2, "elsewhere": 3, "wasteful": 4}
+    with pytest.raises(RuntimeError, match="No rule is named H-2 and as grave as sagemaker"):
+        chosen(["H-2"], every=every, severity="sagemaker")
+
+
 def test_a_number_that_no_rule_has_is_answered_with_those_there_are():
     with pytest.raises(RuntimeError, match=r"No rule is named H-99\. There are: T-1, H-2, H-23,"):
         chosen(["H-99"], every=TABLE)

@@ -10,6 +10,8 @@ import pytest
 from ahead import ahead, beside, scratch
 from conftest import ROOT, docker_client
 
+from deploy.__main__ import VERBS
+
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 BARE = """
@@ -20,6 +22,10 @@ RUN apt-get update && apt-get install -y --no-install-recommends python3 make &&
 
 def verbs() -> list[str]:
     return re.findall(r"^([a-z0-9-]+):.*## ", MAKEFILE, re.MULTILINE)
+
+
+def verbs_of_deploy() -> list[str]:
+    return re.search(r"^DEPLOY_VERBS = (.+)$", MAKEFILE, re.MULTILINE)[1].split()
 
 
 def test_the_first_screen_has_one_sentence_two_commands_and_what_they_print() -> None:
@@ -44,12 +50,17 @@ def _without_times(text: str) -> str:
 
 def test_every_make_verb_that_readme_names_exists() -> None:
     named = set(re.findall(r"\bmake ([a-z][a-z-]+)", README))
-    assert named - set(verbs()) == set()
+    assert named - set(verbs()) - set(verbs_of_deploy()) == set()
+
+
+def test_the_make_verbs_of_deploy_are_verbs_of_deploy() -> None:
+    assert set(verbs_of_deploy()) <= {verb.name for verb in VERBS}
 
 
 def test_make_alone_prints_every_verb() -> None:
     printed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert [verb for verb in verbs() if f"make {verb} " not in printed] == []
+    assert " ".join(verbs_of_deploy()) in printed
 
 
 def test_every_variable_that_the_code_reads_is_documented() -> None:
@@ -92,7 +103,8 @@ def bare_machine() -> str:
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, tree / name)
     mount = ["--volume", f"{tree}:/berth", "--workdir", "/berth"]
-    done = beside([docker, "run", "--rm", *mount, "berth-bare:test", "make", "run"], ROOT)
+    # make as process 1 can't end itself on SIGTERM, and would try for ever: --init has it be another.
+    done = beside([docker, "run", "--rm", "--init", *mount, "berth-bare:test", "make", "run"], ROOT)
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
 

@@ -26,6 +26,7 @@ from contract.declaration import AUTO, Declaration, Hyperparameter, check
 from contract.errors import BadChannel, BadDeclaration
 from contract.hyperparameters import parse_hyperparameters
 from contract.job import Channel, read_job
+from contract.media import Format
 from contract.metrics import metric_names
 from contract.paths import Paths
 from contract.tuning import parameter_ranges, supported_hyperparameters, text
@@ -33,7 +34,7 @@ from model import DECLARATION
 from model.metrics import CLASSIFICATION, REGRESSION, measure, metrics_of
 from model.pipeline import ESTIMATORS
 from training.command import description, table
-from training.sources import Format, content_format
+from training.sources import content_format
 
 METRICS = metrics_of(DECLARATION.target)
 TRAIN = ROOT / "container" / "train"
