@@ -82,8 +82,8 @@ push: setup-deploy ## scan and judge IMAGE, and push it to ECR, Docker Hub or an
 deploy: setup-deploy ## make the endpoint of what was pushed and trained, or update it step by step: ARGS="--kind serverless .."
 	@$(DEPLOY) endpoint $(ARGS)
 
-publish: setup-deploy ## what sells the product on AWS Marketplace: ARGS="algorithm .." or "model ..", "kit --out DIR"; first "check"
-	@$(DEPLOY) publish $(ARGS)
+publish: setup-test ## what sells the product on AWS Marketplace: ARGS="algorithm .." or "model ..", "kit --out DIR"; first "check"
+	@.venv/bin/python -m deploy publish $(ARGS)
 
 fresh: setup-test ## propose a newer requirements.lock, and announce what became known of the images that run: ARGS="--topic .."
 	@.venv/bin/python -m deploy fresh $(ARGS)
