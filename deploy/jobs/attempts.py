@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from deploy.cloud import Response
+from deploy.cloud import Request, Response
+from deploy.names import LONGEST, named
 
 RUNNING = ("InProgress", "Stopping")
 
@@ -20,6 +21,11 @@ class Attempt:
     def status(self, key: str) -> str:
         """Return its status; empty where it is not there."""
         return str((self.found or {}).get(key, ""))
+
+
+def numbered(project: str, kind: str, request: Request, longest: int = LONGEST) -> Callable[[int], str]:
+    """Return what names the attempts of a request: the first by the request alone."""
+    return lambda number: named(project, kind, request, *([number] if number > 1 else []), longest=longest)
 
 
 def attempt(name_of: Callable[[int], str], find: Callable[[str], Response | None], status: str, *, again: bool) -> Attempt:

@@ -10,12 +10,12 @@ import click
 from deploy.cloud import DRY, Cloud, Request, Response
 from deploy.errors import DeployError
 from deploy.images.registry import pushed
-from deploy.jobs.attempts import RUNNING, Attempt, attempt
+from deploy.jobs.attempts import RUNNING, Attempt, attempt, numbered
 from deploy.jobs.bucket import copy, objects, ready_bucket, split_uri
 from deploy.jobs.models import make_model, newest_model
 from deploy.jobs.tail import TRANSFORM, end_of_log, failure
 from deploy.jobs.transform import checked, transform
-from deploy.names import is_named, named, prefix
+from deploy.names import is_named, prefix
 from deploy.options import takes
 from deploy.prices import hourly
 from deploy.settings import Account, Batch, Image, Jobs, Network, Package, Storage
@@ -73,13 +73,10 @@ def _input(cloud: Cloud, network: Network, batch: Batch, place: str) -> str:
 
 
 def _attempt(cloud: Cloud, request: Request, jobs: Jobs) -> Attempt:
-    def name_of(number: int) -> str:
-        return named(cloud.account.name, "transform", request, *([number] if number > 1 else []))
-
     def find(name: str) -> Response | None:
         return cloud.find("sagemaker", "describe_transform_job", TransformJobName=name)
 
-    return attempt(name_of, find, "TransformJobStatus", again=jobs.again)
+    return attempt(numbered(cloud.account.name, "transform", request), find, "TransformJobStatus", again=jobs.again)
 
 
 def _start(cloud: Cloud, found: Attempt, request: Request) -> None:

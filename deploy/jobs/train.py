@@ -9,15 +9,12 @@ import click
 
 from deploy.cloud import Cloud, Request, Response
 from deploy.images.registry import pushed
-from deploy.jobs.attempts import RUNNING, Attempt, attempt
+from deploy.jobs.attempts import RUNNING, Attempt, attempt, numbered
 from deploy.jobs.bucket import ready_bucket
-from deploy.jobs.channels import input_data
 from deploy.jobs.models import training_jobs
 from deploy.jobs.register import next_step, register, rehearse
 from deploy.jobs.tail import TRAINING, end_of_log, failure, say
-from deploy.jobs.training import checked, definition
-from deploy.names import named
-from deploy.network import role_of
+from deploy.jobs.training import checked, checkpoints, definition
 from deploy.options import takes
 from deploy.prices import hourly
 from deploy.settings import Account, Image, Jobs, Network, Package, Storage, Training
@@ -86,33 +83,19 @@ def finished(cloud: Cloud, name: str) -> Response:
 
 def _request(cloud: Cloud, training: Training, network: Network, *, image: Image, uri: str, bucket: str) -> Request:
     """Return CreateTrainingJob's request but for the name, which follows from it."""
-    outputs = f"s3://{bucket}/{cloud.account.name}"
-    request = definition(
-        training,
-        network,
-        image,
-        uri,
-        role=role_of(cloud, network, "training"),
-        channels=input_data(cloud, training, network, f"{outputs}/data"),
-        outputs=outputs,
-    )
+    request = definition(cloud, training, network, image=image, uri=uri, bucket=bucket)
     if training.hyperparameter:
         request["HyperParameters"] = dict(training.hyperparameter)
     if training.spot:
-        # The prefix is that of these settings, not of the attempt: one more goes on where the last one was interrupted.
-        place = f"{outputs}/checkpoints/{named(cloud.account.name, 'training', request)}"
-        request["CheckpointConfig"] = {"S3Uri": place}
+        request["CheckpointConfig"] = checkpoints(cloud, bucket, "training", request)
     return request
 
 
 def _attempt(cloud: Cloud, request: Request, jobs: Jobs) -> Attempt:
-    def name_of(number: int) -> str:
-        return named(cloud.account.name, "training", request, *([number] if number > 1 else []))
-
     def find(name: str) -> Response | None:
         return cloud.find("sagemaker", "describe_training_job", TrainingJobName=name)
 
-    return attempt(name_of, find, "TrainingJobStatus", again=jobs.again)
+    return attempt(numbered(cloud.account.name, "training", request), find, "TrainingJobStatus", again=jobs.again)
 
 
 def _start(cloud: Cloud, found: Attempt, request: Request) -> None:

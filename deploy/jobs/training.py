@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from contract.errors import BadHyperparameters
 from contract.hyperparameters import parse_hyperparameters
 from contract.job import MODES
 from contract.tuning import metric_definitions
+from deploy.cloud import Cloud, Request
 from deploy.endpoints.combinations import ECR, HERE
 from deploy.errors import BadSettings
 from deploy.instances import check_instances
-from deploy.jobs.channels import checked_channels
-from deploy.network import vpc_of
+from deploy.jobs.channels import checked_channels, input_data
+from deploy.names import named
+from deploy.network import role_of, vpc_of
 from deploy.settings import Image, Network, Pairs, Training
 from model import DECLARATION
 from model.metrics import metrics_of
@@ -84,17 +84,18 @@ def check_hyperparameters(given: Pairs) -> None:
             raise BadSettings(f"Hyperparameter {name} has {len(value):,} characters; {LONGEST_VALUE:,} is the most (T-13).")
 
 
-def definition(training: Training, network: Network, image: Image, uri: str, **places: Any) -> dict[str, Any]:
-    """Return what a training job and a tuning job's `TrainingJobDefinition` have in common.
+def definition(cloud: Cloud, training: Training, network: Network, *, image: Image, uri: str, bucket: str) -> Request:
+    """Return what a training job and a tuning job's `TrainingJobDefinition` have in common; what is here is copied first.
 
     Args:
+        cloud: the account.
         training: its settings.
         network: role, keys, network.
         image: where it is kept.
         uri: the image with its digest.
-        places: `role`, `channels` (InputDataConfig) and `outputs`, s3:// of models and checkpoints.
+        bucket: of data and models.
     """
-    outputs = places["outputs"]
+    outputs = outputs_of(cloud, bucket)
     return {
         "AlgorithmSpecification": {
             "TrainingImage": uri,
@@ -102,8 +103,8 @@ def definition(training: Training, network: Network, image: Image, uri: str, **p
             "MetricDefinitions": metric_definitions(METRICS),
             **({"TrainingImageConfig": {"TrainingRepositoryAccessMode": "Vpc"}} if is_private(image) else {}),
         },
-        "RoleArn": places["role"],
-        "InputDataConfig": places["channels"],
+        "RoleArn": role_of(cloud, network, "training"),
+        "InputDataConfig": input_data(cloud, training, network, f"{outputs}/data"),
         "OutputDataConfig": {"S3OutputPath": f"{outputs}/models", **_key("KmsKeyId", network.output_key)},
         "ResourceConfig": {
             "InstanceType": training.training_type,
@@ -121,6 +122,16 @@ def definition(training: Training, network: Network, image: Image, uri: str, **p
         "RetryStrategy": {"MaximumRetryAttempts": RETRIES},
         **vpc_of(network),
     }
+
+
+def checkpoints(cloud: Cloud, bucket: str, kind: str, request: Request) -> Request:
+    """Return CheckpointConfig of spot jobs: the prefix is that of these settings, so that another attempt goes on there."""
+    return {"S3Uri": f"{outputs_of(cloud, bucket)}/checkpoints/{named(cloud.account.name, kind, request)}"}
+
+
+def outputs_of(cloud: Cloud, bucket: str) -> str:
+    """Return the s3:// prefix of all that a project's jobs read and leave."""
+    return f"s3://{bucket}/{cloud.account.name}"
 
 
 def _key(name: str, key: str) -> dict[str, str]:

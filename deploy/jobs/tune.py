@@ -11,15 +11,13 @@ from contract.tuning import tuning_job
 from deploy.cloud import Cloud, Request, Response
 from deploy.errors import BadSettings, Failed
 from deploy.images.registry import pushed
-from deploy.jobs.attempts import RUNNING, Attempt, attempt
+from deploy.jobs.attempts import RUNNING, Attempt, attempt, numbered
 from deploy.jobs.bucket import ready_bucket
-from deploy.jobs.channels import input_data
 from deploy.jobs.register import next_step, register, rehearse
 from deploy.jobs.tail import failure, say
 from deploy.jobs.train import finished
-from deploy.jobs.training import METRICS, checked, definition, is_private
-from deploy.names import is_named, named, prefix
-from deploy.network import role_of
+from deploy.jobs.training import METRICS, checked, checkpoints, definition, is_private
+from deploy.names import is_named, prefix
 from deploy.options import takes
 from deploy.prices import hourly
 from deploy.settings import Account, Image, Jobs, Network, Package, Storage, Training, Tuning
@@ -122,19 +120,10 @@ def _fixed(search: Request, training: Training, tuning: Tuning) -> Request:
 def _request(
     cloud: Cloud, training: Training, network: Network, *, image: Image, uri: str, bucket: str, search: Request
 ) -> Request:
-    outputs = f"s3://{bucket}/{cloud.account.name}"
-    job = definition(
-        training,
-        network,
-        image,
-        uri,
-        role=role_of(cloud, network, "training"),
-        channels=input_data(cloud, training, network, f"{outputs}/data"),
-        outputs=outputs,
-    )
+    job = definition(cloud, training, network, image=image, uri=uri, bucket=bucket)
     job["StaticHyperParameters"] = search["TrainingJobDefinition"]["StaticHyperParameters"]
     if training.spot:
-        job["CheckpointConfig"] = {"S3Uri": f"{outputs}/checkpoints/{named(cloud.account.name, 'tuning', job)}"}
+        job["CheckpointConfig"] = checkpoints(cloud, bucket, "tuning", job)
     return {
         "HyperParameterTuningJobConfig": search["HyperParameterTuningJobConfig"],
         "TrainingJobDefinition": job,
@@ -142,13 +131,12 @@ def _request(
 
 
 def _attempt(cloud: Cloud, request: Request, jobs: Jobs) -> Attempt:
-    def name_of(number: int) -> str:
-        return named(cloud.account.name, "tuning", request, *([number] if number > 1 else []), longest=LONGEST)
-
     def find(name: str) -> Response | None:
         return cloud.find("sagemaker", "describe_hyper_parameter_tuning_job", HyperParameterTuningJobName=name)
 
-    return attempt(name_of, find, "HyperParameterTuningJobStatus", again=jobs.again)
+    return attempt(
+        numbered(cloud.account.name, "tuning", request, LONGEST), find, "HyperParameterTuningJobStatus", again=jobs.again
+    )
 
 
 def _start(cloud: Cloud, found: Attempt, request: Request) -> None:
