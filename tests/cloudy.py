@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -21,17 +19,13 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from botocore.loaders import create_loader
 
+from local_test.rehearsal.registry import registry as local_registry
+
 if TYPE_CHECKING:
     from local_test.cloud import Cloud
 
 ROLE = "arn:aws:iam::123456789012:role/berth"
 BUCKET = "berth-test"
-REGISTRY = """
-version: 0.1
-log: {{level: error, accesslog: {{disabled: true}}}}
-storage: {{filesystem: {{rootdirectory: {root}}}, delete: {{enabled: true}}}}
-http: {{addr: "{address}"}}
-"""
 ONCE = Config(retries={"total_max_attempts": 1})
 CANARY = {
     "BlueGreenUpdatePolicy": {
@@ -81,22 +75,10 @@ PRICE = {
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """HOST:PORT of a real registry that allows deletes; it keeps what is pushed for the session."""
-    from conftest import lacking
+    from conftest import registry_program
 
-    program = shutil.which("docker-registry")
-    if program is None:
-        lacking("there is no docker-registry")
-    folder, address = tmp_path_factory.mktemp("registry"), f"127.0.0.1:{free_port()}"
-    config = folder / "config.yml"
-    config.write_text(REGISTRY.format(root=folder / "data", address=address))
-    with (folder / "log").open("w") as log:
-        running = subprocess.Popen([program, "serve", config], stdout=log, stderr=log)
-    try:
-        wait_for(f"http://{address}/v2/")
+    with local_registry(tmp_path_factory.mktemp("registry"), registry_program()) as address:
         yield address
-    finally:
-        running.terminate()
-        running.wait(timeout=30)
 
 
 @pytest.fixture(scope="session")

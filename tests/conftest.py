@@ -66,6 +66,13 @@ def docker_client() -> str:
     return client
 
 
+@cache
+def registry_program() -> str:
+    """Return where docker-registry is; skip or fail where it is not. It is outside of PATH's reach once a test sets another."""
+    path = os.pathsep.join([os.environ.get("PATH", ""), os.defpath, "/usr/local/bin"])
+    return shutil.which("docker-registry", path=path) or lacking("there is no docker-registry")
+
+
 long = pytest.mark.skipif(os.environ.get("LONG") != "1", reason="a long proof: `make soak` runs it")
 timed = pytest.mark.timed
 """Of a test that holds seconds so near that nothing may run beside it: it comes last, and waits for all pieces."""

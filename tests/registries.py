@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -15,7 +12,7 @@ from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from cloudy import free_port
+from local_test.rehearsal.registry import registry as local_registry
 
 DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
 OCI = "application/vnd.oci.image.manifest.v1+json"
@@ -85,42 +82,11 @@ def tags(address: str, name: str) -> list[str]:
 
 
 @contextmanager
-def serving(program: str, folder: Path, more: dict) -> Iterator[str]:
-    """Run a real registry with settings of its own; give it as HOST:PORT."""
-    address = f"127.0.0.1:{free_port()}"
-    storage = {"filesystem": {"rootdirectory": str(folder / "data")}, "delete": {"enabled": True}}
-    settings = {"version": "0.1", "log": {"level": "error"}, "storage": storage, "http": {"addr": address}, **more}
-    (folder / "config.yml").write_text(json.dumps(settings))  # JSON is YAML
-    # The registry takes variables of this beginning for settings; REGISTRY_AUTH_FILE is Podman's.
-    environ = {name: text for name, text in os.environ.items() if not name.startswith("REGISTRY_")}
-    with (folder / "log").open("w") as log:
-        running = subprocess.Popen([program, "serve", folder / "config.yml"], stdout=log, stderr=log, env=environ)
-        try:
-            wait_for_port(address)
-            yield address
-        finally:
-            running.terminate()
-            running.wait(timeout=30)
-
-
-def wait_for_port(address: str) -> None:
-    """Return once a registry answers, be it that it wants a login."""
-    until = time.monotonic() + 20
-    while True:
-        try:
-            _ask(address, "GET", "/v2/")
-            return
-        except OSError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.05)
-
-
-@contextmanager
 def guarded(program: str, folder: Path) -> Iterator[str]:
     """Run a real registry that only USER may use."""
     (folder / "users").write_text(f"{USER}:{HASH}\n")
-    with serving(program, folder, {"auth": {"htpasswd": {"realm": "test", "path": str(folder / "users")}}}) as address:
+    auth = {"htpasswd": {"realm": "test", "path": str(folder / "users")}}
+    with local_registry(folder, program, auth=auth) as address:
         yield address
 
 

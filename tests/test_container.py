@@ -7,22 +7,21 @@ import os
 import re
 import runpy
 import shutil
-import socket
 import subprocess
 import sys
 import tarfile
 import time
 import tomllib
 import urllib.request
-from contextlib import contextmanager
 from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
 from ahead import ahead, scratch
-from conftest import docker_client
+from conftest import docker_client, registry_program
 
 from contract.manifest import read_manifest
+from local_test.rehearsal.registry import registry
 
 ROOT = Path(__file__).resolve().parent.parent
 MB = 1_000_000
@@ -111,26 +110,11 @@ def test_every_module_has_its_byte_code_which_a_read_only_container_cannot_cache
 # ---- how large it is
 
 
-@contextmanager
-def registry(folder):
-    """Run a real registry on a free port; give it as `host:port`."""
-    address = f"127.0.0.1:{free_port()}"
-    settings = {"version": "0.1", "storage": {"filesystem": {"rootdirectory": str(folder)}}, "http": {"addr": address}}
-    (folder / "config.yml").write_text(json.dumps(settings))  # JSON is YAML
-    command = [program("docker-registry"), "serve", folder / "config.yml"]
-    with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        try:
-            wait_for(address)
-            yield address
-        finally:
-            process.terminate()
-
-
 @ahead
 def pushed(image):
     """What a registry holds after a push: the manifest's type, its layers, and the last one's bytes."""
     docker = docker_client()
-    with registry(scratch()) as address:
+    with registry(scratch(), registry_program()) as address:
         name = f"{address}/berth:test"
         run(docker, "tag", image, name)
         run(docker, "push", "--quiet", name)
@@ -315,29 +299,6 @@ def version():
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 
-def program(name):
-    """Return where a program is; without it the test is skipped aloud, or fails under REQUIRE_ALL=1."""
-    missing = pytest.fail if os.environ.get("REQUIRE_ALL") == "1" else pytest.skip
-    return shutil.which(name) or missing(f"{name} is not installed; on Debian: apt-get install {name}")
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def fetch(request):
     with urllib.request.urlopen(request, timeout=60) as answer:
         return answer.read()
-
-
-def wait_for(address):
-    """Return once somebody listens there."""
-    host, port = address.split(":")
-    for _ in range(100):
-        with socket.socket() as probe:
-            if probe.connect_ex((host, int(port))) == 0:
-                return
-        time.sleep(0.1)
-    pytest.fail(f"nobody listens on {address} after 10 s")

@@ -19,7 +19,7 @@ import pytest
 import registries
 from botocore.loaders import Loader
 from click.testing import CliRunner
-from conftest import ROOT, docker_client, lacking, long
+from conftest import ROOT, docker_client, lacking, long, registry_program
 from registries import DOCKER, OCI, SECRET, USER
 
 from deploy.__main__ import main
@@ -88,11 +88,6 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
         told = subprocess.run([program(name), "image", "inspect", image], check=False, capture_output=True, text=True)
         for one in json.loads(told.stdout or "[]"):  # by its digest: with all names that pushes have given it
             subprocess.run([program(name), "image", "rm", "--force", one["Id"]], check=False, capture_output=True)
-
-
-@pytest.fixture(scope="session")
-def registry_program() -> str:
-    return shutil.which("docker-registry") or lacking("there is no docker-registry")
 
 
 def program(name: str) -> str:
@@ -444,10 +439,8 @@ def test_what_ctrl_c_has_stopped_is_finished_by_the_next_run(make: Make, registr
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_a_registry_that_wants_a_login_is_logged_in_to_by_the_person(
-    make: Make, registry_program: str, tmp_path: Path, name: str
-) -> None:
-    with registries.guarded(registry_program, tmp_path) as address:
+def test_a_registry_that_wants_a_login_is_logged_in_to_by_the_person(make: Make, tmp_path: Path, name: str) -> None:
+    with registries.guarded(registry_program(), tmp_path) as address:
         said = push(make(name), "--engine", name, "--registry", address, code=1)
         assert f"{name} login {address}" in said
         engine.engine_of(name).login(address, USER, SECRET)
@@ -456,9 +449,9 @@ def test_a_registry_that_wants_a_login_is_logged_in_to_by_the_person(
         assert "there already" in push(make(name), "--engine", name, "--registry", address)
 
 
-def test_a_wrong_secret_is_told_of_and_not_shown(registry_program: str, tmp_path: Path) -> None:
+def test_a_wrong_secret_is_told_of_and_not_shown(tmp_path: Path) -> None:
     program("docker")
-    with registries.guarded(registry_program, tmp_path) as address, pytest.raises(Exception, match="did not take") as caught:
+    with registries.guarded(registry_program(), tmp_path) as address, pytest.raises(Exception, match="did not take") as caught:
         engine.engine_of("docker").login(address, USER, "wrong secret")
     assert "wrong secret" not in str(caught.value)
 

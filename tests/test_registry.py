@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 import registries
-from conftest import lacking
+from conftest import registry_program
 from registries import DOCKER, SECRET, USER
 
 from deploy.cloud import Cloud
@@ -162,8 +161,7 @@ def test_credentials_go_to_no_server_without_tls() -> None:
 
 
 def test_a_wrong_login_is_told_of_without_the_secret(tmp_path: Path) -> None:
-    program = shutil.which("docker-registry", path="/usr/bin:/bin:/usr/local/bin") or lacking("there is no docker-registry")
-    with registries.guarded(program, tmp_path) as address:
+    with registries.guarded(registry_program(), tmp_path) as address:
         with pytest.raises(Refused, match="docker login") as caught:
             Registry(address, lambda: (USER, "wrong")).held("a", "1")
         assert Registry(address, lambda: (USER, SECRET)).held("a", "1") is None

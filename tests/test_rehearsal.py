@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from urllib.request import urlopen
 import pytest
 from ahead import ahead, beside, scratch
 from cloudy import make_endpoint, ring
-from conftest import ROOT, docker_client, lacking, long
+from conftest import ROOT, docker_client, long, registry_program
 
 from local_test.rehearsal import __main__ as command
 from local_test.rehearsal import online
@@ -33,11 +32,6 @@ LEFT_OUT = ("build", "scan", "conformance", "local-mode")
 """Of the short form: minutes, and findings that the day brings and not the code."""
 SHORT = [word for name in LEFT_OUT for word in ("--without", name)]
 IN_ALL_S = 600
-
-
-def registry_program() -> None:
-    if shutil.which("docker-registry") is None:
-        lacking("there is no docker-registry")
 
 
 @ahead

@@ -13,18 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from local_test.cloud.registry import KINDS
 from local_test.rehearsal.programs import Running, StepFailed, started
 from local_test.runners import free_port
 
-CONFIG = """
-version: 0.1
-log: {{level: error, accesslog: {{disabled: true}}}}
-storage: {{filesystem: {{rootdirectory: "{folder}"}}, delete: {{enabled: true}}}}
-http: {{addr: "{address}"}}
-"""
 START_S = 20
 CHUNK_BYTES = 2**20
 
@@ -43,14 +38,25 @@ class Manifest:
 
 
 @contextmanager
-def registry(folder: Path) -> Iterator[str]:
-    """Serve a registry that keeps its images below a folder; give its HOST:PORT."""
-    program = shutil.which("docker-registry")
+def registry(folder: Path, program: str | None = None, **more: Any) -> Iterator[str]:
+    """Serve a registry that keeps its images below a folder; give its HOST:PORT.
+
+    Args:
+        folder: for the images and the settings.
+        program: docker-registry; without it, the one on PATH.
+        more: settings beside those that are needed.
+    """
+    program = program or shutil.which("docker-registry")
     if program is None:
         raise StepFailed("There is no docker-registry on PATH: apt-get install docker-registry.")
     address, file = f"127.0.0.1:{free_port()}", folder / "registry.yml"
-    file.write_text(CONFIG.format(folder=folder / "images", address=address))
-    with started([program, "serve", file], os.environ, folder) as running:
+    storage = {"filesystem": {"rootdirectory": str(folder / "images")}, "delete": {"enabled": True}}
+    log = {"level": "error", "accesslog": {"disabled": True}}
+    settings = {"version": "0.1", "log": log, "storage": storage, "http": {"addr": address}, **more}
+    file.write_text(json.dumps(settings))  # JSON is YAML
+    # The registry takes variables of this beginning for settings; REGISTRY_AUTH_FILE is Podman's.
+    environ = {name: text for name, text in os.environ.items() if not name.startswith("REGISTRY_")}
+    with started([program, "serve", file], environ, folder) as running:
         _wait_for(address, running)
         yield address
 
@@ -92,6 +98,8 @@ def _wait_for(address: str, running: Running) -> None:
     while True:
         try:
             urlopen(f"http://{address}/v2/", timeout=5).close()
+            return
+        except HTTPError:  # it answers, and wants a login
             return
         except OSError as error:
             if running.popen.poll() is not None or time.monotonic() > until:
