@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -126,24 +124,6 @@ def lead(aws: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
 
 loader = cache(create_loader)
 """Reads a service's model once, not once a session: that is most of what a verb takes here."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_for(url: str, timeout_s: float = 20) -> None:
-    until = time.monotonic() + timeout_s
-    while True:
-        try:
-            urlopen(url, timeout=5).close()
-            return
-        except OSError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.05)
 
 
 def make_model(aws: Cloud, name: str = "housing", **more: object) -> None:

@@ -19,7 +19,6 @@ from typing import Any, get_type_hints
 import click
 import pytest
 from click.testing import CliRunner
-from cloudy import free_port
 from conftest import ROOT
 from verbs import ROLE, URI, berth
 
@@ -33,6 +32,7 @@ from deploy.names import checked, fingerprint, is_named, named, without
 from deploy.options import defaults_of, flags_of, rows_of_settings, takes
 from deploy.settings import SECTIONS, Account, Pairs, Texts
 from deploy.waiting import State, wait
+from local_test.runners import free_port
 
 PAGE = ROOT / "docs" / "deploy.md"
 EVERY = [(section, one.name) for section in SECTIONS for one in fields(section)]

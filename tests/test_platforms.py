@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from conftest import ROOT, environment, lacking
 
 from contract.errors import BadSetting, BerthError, DamagedModel
 from local_test.emulator import serving
-from local_test.runners import Process, Processes
+from local_test.runners import Process, Processes, free_port
 from serving.app import App
 from serving.exchange import Request
 from serving.platforms import model_folder
@@ -556,12 +555,6 @@ def start(base, environ, *flags, program="start"):
         check=False,
     )
     return done.returncode, done.stdout
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Bare(Processes):

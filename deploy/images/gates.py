@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,9 +13,9 @@ import click
 
 from deploy.errors import Rejected
 from deploy.options import flags_of
+from deploy.programs import ROOT, environ, read_json
 from deploy.settings import Account, Gate
 
-ROOT = Path(__file__).resolve().parents[2]
 UNSCANNED = 2
 """Exit status of `scan` where something could not be looked at."""
 NOBODY = "none"
@@ -35,7 +33,7 @@ def conform(engine: str, image: str) -> None:
         words = [f"IMAGE={image}", f"ARGS=--engine {engine} --json {path}"]
         click.echo(f"Judge {image} by the platforms' rules: make conformance IMAGE={image}")
         status = _run(["make", "--directory", str(ROOT), "--no-print-directory", "conformance", *words])
-        verdicts = _read(path)
+        verdicts = read_json(path)
     if not isinstance(verdicts, list) or not any(verdict["status"] == "passed" for verdict in verdicts):
         raise Rejected(
             f"{image} is not pushed: it could not be judged by the platforms' rules (exit status {status}; what was said "
@@ -70,7 +68,7 @@ def scan(account: Account, gate: Gate, image: str) -> bool:
         click.echo(f"Scan {image}: python -m deploy scan {image}")
         words = ["scan", *flags_of(account, gate), "--json", str(path), image]
         status = _run([*DEPLOY, *_settings(), *words])
-        told = _read(path)
+        told = read_json(path)
     if not isinstance(told, dict):
         raise Rejected(
             f"{image} is not pushed: the scan failed (exit status {status}; what it said stands above). --skip-scan pushes "
@@ -102,12 +100,4 @@ def _settings() -> list[str]:
 def _run(command: Sequence[str]) -> int:
     """Run a program that speaks for itself; return its exit status. It finds this package from any folder."""
     sys.stdout.flush()
-    known = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.run(command, env={**os.environ, "PYTHONPATH": known}, check=False).returncode  # noqa: S603
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
+    return subprocess.run(command, env=environ(), check=False).returncode  # noqa: S603

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -19,8 +18,8 @@ import click
 
 from deploy.errors import Unscanned
 from deploy.market.verdicts import Status, Verdict
+from deploy.programs import environ, read_json
 
-ROOT = Path(__file__).resolve().parents[2]
 LOCAL_TEST = (sys.executable, "-m", "local_test")
 
 
@@ -100,13 +99,9 @@ def _told(given: Rehearsed, words: Sequence[str]) -> Any:
         path = Path(folder) / "told.json"
         more = ["--engine", given.engine, "--start-seconds", str(given.start_s), "--json", str(path)]
         more += ["--model", str(given.model)] if given.model else []
-        known = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         command = [*LOCAL_TEST, *words, *more]
-        done = subprocess.run(  # noqa: S603
-            command, env={**os.environ, "PYTHONPATH": known}, capture_output=True, text=True, check=False
-        )
-        try:
-            return json.loads(path.read_text())
-        except (OSError, ValueError):
+        done = subprocess.run(command, env=environ(), capture_output=True, text=True, check=False)  # noqa: S603
+        told = read_json(path)
+        if told is None:
             click.echo(f"{done.stdout}{done.stderr}", nl=False, err=True)
-            return None
+        return told

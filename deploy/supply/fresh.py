@@ -11,12 +11,13 @@ import click
 from deploy.cloud import TAG, Cloud
 from deploy.errors import BadSettings, DeployError, Failed, Rejected, Unscanned
 from deploy.options import takes
+from deploy.programs import ROOT
 from deploy.settings import Account, Fresh, Gate
 from deploy.supply.ecr import region_of, scan_of, stored
 from deploy.supply.findings import GATES, Finding, united
 from deploy.supply.news import Memory, news_of
 from deploy.supply.relock import as_markdown, changes, held_back, relocked, versions
-from deploy.supply.scan import ROOT, allowance_of
+from deploy.supply.scan import allowance_of
 
 
 @click.command()

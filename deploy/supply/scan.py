@@ -15,13 +15,13 @@ import click
 from deploy.cloud import Cloud
 from deploy.errors import BadSettings, DeployError, Rejected, Unscanned
 from deploy.options import takes
+from deploy.programs import ROOT
 from deploy.settings import Account, Gate
 from deploy.supply.allowed import Allowance, Allowed, read_allowance
 from deploy.supply.ecr import region_of, scan_of, stored
 from deploy.supply.findings import GATES, Finding, Scan, united
 from deploy.supply.scanners import grype, pip_audit
 
-ROOT = Path(__file__).resolve().parents[2]
 CLEAN, FOUND, NOT_SCANNED = 0, 1, 2
 
 
