@@ -12,6 +12,9 @@
     │   ├── UnreadableBody     not CSV, not JSON, ..    400     1
     │   ├── BadParameter       asked, but neither yes nor no 400 1
     │   ├── NoIntervals        the model has none       400     1
+    │   ├── MissingLibrary     one that a verb needs    500     1
+    │   ├── BadArtifact        no model for a device    400     1
+    │   ├── NoDelegate         no Edge TPU, say         500     1
     │   ├── UnknownPath                                 404     1
     │   ├── MethodNotAllowed                            405     1
     │   ├── NotAcceptable      no such answer format    406     1
@@ -120,6 +123,26 @@ class NoIntervals(UserError):
     """Prediction intervals were asked of a model that has none."""
 
     code = "no_intervals"
+
+
+class MissingLibrary(UserError):
+    """A library that was asked for isn't installed; fact: library."""
+
+    code = "missing_library"
+    status = 500
+
+
+class BadArtifact(UserError):
+    """A file isn't the model for a device that it was taken for; fact: file."""
+
+    code = "bad_artifact"
+
+
+class NoDelegate(UserError):
+    """What would run a model on an accelerator can't be loaded, or none is there; fact: library."""
+
+    code = "no_delegate"
+    status = 500
 
 
 class UnknownPath(UserError):
