@@ -175,11 +175,11 @@ def test_a_byte_that_is_no_utf_8_is_told_with_its_place_in_the_whole_body(media_
     ],
     ids=["50,000 unknown names", "one long text among many numbers", "a long list in a cell"],
 )
-def test_a_body_of_a_megabyte_or_two_is_refused_within_a_second(body):
-    started = time.monotonic()
+def test_a_body_of_a_megabyte_or_two_is_refused_within_a_second_of_processor_time(body):
+    started = time.process_time()
     with pytest.raises(BerthError):
         read_body(body.encode(), JSON, SCHEMA)
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 NOT_ARRAYS = {
