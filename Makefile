@@ -1,6 +1,7 @@
 # Each verb does its own set-up; each also works in CodeBuild. `make` alone prints them.
 PYTHON ?= python3
 IMAGE ?= berth:latest
+TARGET ?= image
 BASE_IMAGE ?= debian:trixie-slim
 DATA ?= model/sample
 HYPERPARAMETERS ?=
@@ -36,8 +37,8 @@ serve: setup ## the same, but leave the server running on port 8080 (PORT=)
 test: setup-test ## run every test this machine can run; REQUIRE_ALL=1 fails where one can't
 	.venv/bin/python -m pytest
 
-image: ## build the image: IMAGE=name:tag, BASE_IMAGE=
-	docker build --file container/Dockerfile --tag $(IMAGE) --platform linux/amd64 $(SINGLE_MANIFEST) \
+image: ## build the image: IMAGE=name:tag, BASE_IMAGE=, TARGET=edge for devices
+	docker build --file container/Dockerfile --target $(TARGET) --tag $(IMAGE) --platform linux/amd64 $(SINGLE_MANIFEST) \
 	  --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --build-arg SOURCE=$(SOURCE) .
 
 base-image: ## make the base from the Debian archive, where no registry can be reached: BASE_IMAGE=, MIRROR=, CA_BUNDLE=
