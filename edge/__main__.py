@@ -7,8 +7,9 @@ import sys
 import click
 
 from contract.errors import BerthError
+from edge.check import check
 
-VERBS: tuple[click.Command, ...] = ()
+VERBS: tuple[click.Command, ...] = (check,)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 128})
