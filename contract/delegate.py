@@ -1,4 +1,4 @@
-"""What an accelerator's delegate library does when tried: in a child process, so that its crash is an outcome like any other."""
+"""What an accelerator's delegate library does when tried: in a child process, so that its crash is an outcome like others."""
 
 from __future__ import annotations
 

@@ -7,8 +7,13 @@ import sys
 import click
 
 from contract.errors import BerthError
+from edge.check import check
+from edge.classify import classify
 
-VERBS: tuple[click.Command, ...] = ()
+VERBS: tuple[click.Command, ...] = (
+    check,
+    classify,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 128})
