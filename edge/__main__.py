@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import click
 
 from contract.errors import BerthError
 from edge.check import check
 from edge.classify import classify
+from edge.photos.command import photos
 
 VERBS: tuple[click.Command, ...] = (
     check,
     classify,
+    photos,
 )
 
 
@@ -24,12 +27,18 @@ def main() -> None:
 for verb in VERBS:
     main.add_command(verb)
 
-if __name__ == "__main__":
+
+def run(words: Sequence[str] | None = None) -> None:
+    """Run a verb, by default as the command line says; end with its message where it fails."""
     try:
-        main()
+        main(words)
     except BerthError as error:
         print(error.message, file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("\nStopped; nothing half-written is left.", file=sys.stderr)
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    run()

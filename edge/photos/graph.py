@@ -14,6 +14,8 @@ SIDE = 224
 """Height and width of the pictures it takes."""
 STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)
 """Of its 16 blocks. Source: Tan and Le (2019), arXiv 1905.11946, table 1; the Lite variant has the same."""
+ALIGNMENT = 16
+"""Of each buffer in the file, as the schema asks."""
 EPSILON = 1e-3
 """Added to the variance in batch normalization; as TensorFlow's EfficientNet has it, from which the weights come."""
 
@@ -33,7 +35,7 @@ def build_float(weights: Tensors) -> bytes:
     return graph.write()
 
 
-def fold(weights: Tensors, layer: str, norm: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def fold(weights: Tensors, layer: str, norm: str) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return a convolution's weights (out, in, height, width) and bias, with its batch normalization in them."""
     factor = weights[f"{norm}.weight"] / np.sqrt(weights[f"{norm}.running_var"] + EPSILON)
     bias = weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * factor
@@ -58,7 +60,7 @@ class Graph:
         self.inputs: list[int] = []
         self.outputs: list[int] = []
         self._tensors: list[Any] = []
-        self._buffers: list[Any] = [self._schema.BufferT()]  # the first is that of tensors without values
+        self._buffers: list[Any] = [_buffer(self._schema, b"")]  # the first is that of tensors without values
         self._operators: list[Any] = []
         self._codes: list[Any] = []
 
@@ -74,9 +76,7 @@ class Graph:
         tensor.type = types.INT32 if values is not None and values.dtype == np.int32 else types.FLOAT32
         if values is not None:
             tensor.buffer = len(self._buffers)
-            buffer = self._schema.BufferT()
-            buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), dtype=np.uint8)
-            self._buffers.append(buffer)
+            self._buffers.append(_buffer(self._schema, np.ascontiguousarray(values).tobytes()))
         self._tensors.append(tensor)
         return len(self._tensors) - 1
 
@@ -148,3 +148,21 @@ class Graph:
         operator.builtinOptionsType = getattr(self._schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
         self._operators.append(operator)
         return made
+
+
+def _buffer(schema: Any, content: bytes) -> Any:
+    """Return a buffer whose bytes are packed aligned, which the generated class does not: some devices read no other floats."""
+
+    class Aligned(schema.BufferT):  # type: ignore[misc]
+        def Pack(self, builder: Any) -> Any:  # noqa: N802  # its name there
+            if not content:
+                return super().Pack(builder)
+            builder.StartVector(1, len(content), ALIGNMENT)
+            builder.head -= len(content)
+            builder.Bytes[builder.head : builder.head + len(content)] = content
+            data = builder.EndVector()
+            schema.BufferStart(builder)
+            schema.BufferAddData(builder, data)
+            return schema.BufferEnd(builder)
+
+    return Aligned()

@@ -96,4 +96,6 @@ class Tensor:
         last = sum((length - 1) * stride for length, stride in zip(self._shape, self._strides, strict=True))
         if self._offset < 0 or min(self._strides, default=0) < 0 or min(self._shape, default=1) < 1 or last >= len(values):
             raise ValueError(f"a tensor of shape {self._shape} reaches beyond its storage")
-        return np.lib.stride_tricks.as_strided(values, self._shape, [stride * values.itemsize for stride in self._strides]).copy()
+        return np.lib.stride_tricks.as_strided(
+            values, self._shape, [stride * values.itemsize for stride in self._strides]
+        ).copy()
