@@ -30,6 +30,9 @@ from serving.schema import Schema
 NONE, AUTO = "none", "auto"
 """Of TFLITE_DELEGATE; else it is a library."""
 
+FIGURES = ("r2", "mae", "accuracy", "log_loss")
+"""Of an artifact, on the rows that were held out from training."""
+
 log = logging.getLogger("gunicorn.error")
 
 
@@ -190,15 +193,17 @@ def _whole(folder: Path, edge: EdgeManifest) -> Path:
 
 
 def _as_served(manifest: Manifest, edge: EdgeManifest, model: Path) -> Manifest:
-    """Return the model's manifest as it holds for what is served: other answers to the samples, and no intervals.
+    """Return the model's manifest as it holds for what is served: other answers to the samples, other metrics, no intervals.
 
     Half a width was calibrated on the residuals of the teacher, and says nothing of the student's.
     """
-    served = f"{FOLDER}/{model.name}"
+    served, figures = f"{FOLDER}/{model.name}", edge.artifacts[INT8]
     return replace(
         manifest,
-        samples=tuple({"row": sample["row"], "prediction": sample["int8"]} for sample in edge.samples),
+        samples=edge.samples,
+        metrics={f"validation:{name}": figures[name] for name in FIGURES if name in figures},
         parity={**manifest.parity, "tolerance": edge.bound, "file": served},
-        intervals=None,
         origin={**manifest.origin, "served": served},
+        intervals=None,
+        confidence={},
     )

@@ -1,4 +1,4 @@
-"""`python -m edge photos`: the demo model of image classification, built from packages and judged on photos that come with two."""
+"""`python -m edge photos`: the demo model of image classification, built from packages and judged on photos of two of them."""
 
 from __future__ import annotations
 
