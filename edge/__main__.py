@@ -7,8 +7,12 @@ import sys
 import click
 
 from contract.errors import BerthError
+from edge import command
 
-VERBS: tuple[click.Command, ...] = ()
+VERBS: tuple[click.Command, ...] = (
+    command.export,
+    command.predict,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 128})
