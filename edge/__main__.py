@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 from contract.errors import BerthError
+from edge import command
 from edge.check import check
 from edge.classify import classify
 from edge.photos.command import photos
@@ -15,6 +16,8 @@ from edge.photos.command import photos
 VERBS: tuple[click.Command, ...] = (
     check,
     classify,
+    command.export,
+    command.predict,
     photos,
 )
 
