@@ -66,6 +66,8 @@ class Operator:
     outputs: tuple[Tensor, ...]
     options: Mapping[str, Any]
     """As LiteRT's schema module names them; empty where there are none."""
+    custom: bool = False
+    """Whether it is none of TensorFlow Lite's own."""
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -161,6 +163,7 @@ def _operator(schema: Any, operator: Any, codes: Sequence[Any], tensors: Sequenc
         inputs=inputs,
         outputs=_chosen(operator.outputs, tensors),
         options=dict(vars(operator.builtinOptions)) if operator.builtinOptions is not None else {},
+        custom=custom,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from contract.delegate import EDGE_TPU_OPERATOR
 from edge.graph import Graph, Operator, Tensor
-from edge.rules import EIGHT_BIT, QUANTIZE_CURE, Fault, fault_of, float_in_weighted, open_size
+from edge.rules import EIGHT_BIT, QUANTIZE_CURE, Fault, fault_of, open_size, refusal_of
 
 EDGE_TPU, CPU = "Edge TPU", "CPU"
 STRANDED = Fault(
@@ -100,9 +100,10 @@ def _why(operator: Operator) -> tuple[str, str]:
 
 
 def _refused(graph: Graph) -> Fault | None:
-    floating = next((tensor for operator in graph.operators if (tensor := float_in_weighted(operator))), None)
-    if floating:
-        return Fault(f"Model not quantized: tensor {floating.name} is {floating.dtype}", QUANTIZE_CURE)
+    refusals = (refusal_of(operator) for operator in graph.operators)
+    refused = next(filter(None, refusals), None)
+    if refused:
+        return refused
     tensors = [tensor for operator in graph.operators for tensor in operator.activations]
     if tensors and not any(tensor.dtype in EIGHT_BIT for tensor in tensors):
         return Fault(f"Model not quantized: tensor {tensors[0].name} is {tensors[0].dtype}", QUANTIZE_CURE)

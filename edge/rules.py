@@ -1,10 +1,11 @@
 """What the Edge TPU's compiler takes of a graph: the rules of its documentation, one function a rule, each with its cure.
 
 Source: "TensorFlow models on the Edge TPU" (coral.ai/docs/edgetpu/models-intro), as of runtime 14: 8-bit tensors, constant
-sizes, constant parameters, no more than the three innermost dimensions above 1, and a table of operators. That a model with
-float weights or biases is refused whole is what issues 79, 168, 213, 238 and 313 of google-coral/edgetpu show. Inferred, not
-seen: that FULLY_CONNECTED's weights per channel, which TensorFlow makes since 2.17 and LiteRT numbers version 12, are too new
-for the compiler of 2021, whose TensorFlow knows versions up to 9 (its log has "Operation version not supported").
+sizes, constant parameters, no more than the three innermost dimensions above 1, and a table of operators. What makes compiler
+16.0 refuse a whole model is in issues of google-coral/edgetpu: float weights or biases (79, 168, 213, 238, 313), and versions
+of operators that its TensorFlow does not know (631: CONV_2D 6; 845: TRANSPOSE_CONV 4; tflite-micro 2633: EXP 2).
+Inferred, not seen: FULLY_CONNECTED above version 9, the last one then; weights per channel, which TensorFlow makes for it since
+2.17, are of version 12.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ NAMES = """
     TRANSPOSE TRANSPOSE_CONV UNIDIRECTIONAL_SEQUENCE_LSTM
 """
 SUPPORTED = frozenset(NAMES.split())
-MAX_VERSIONS = {"FULLY_CONNECTED": 9}
+MAX_VERSIONS = {"CONV_2D": 5, "EXP": 1, "FULLY_CONNECTED": 9, "TRANSPOSE_CONV": 3}
+KNOWN_CUSTOM = ("TFLite_Detection_PostProcess",)
+"""Operators of others that the compiler has, though it leaves them to the CPU."""
 MAX_SOFTMAX = 16_000
 
 
@@ -43,6 +46,10 @@ QUANTIZE_CURE = (
     "Quantize the whole model to 8-bit integers, weights, activations and biases, with a representative data set "
     "(in TensorFlow's converter: supported_ops = [TFLITE_BUILTINS_INT8], inference_input_type and inference_output_type int8)."
 )
+PER_CHANNEL_CURE = (
+    "Quantize dense layers per tensor (converter._experimental_disable_per_channel_quantization_for_dense_layers = True)."
+)
+SUPPORTED_CURE = "Build the model of supported operators, or put the others at its end."
 
 
 def fault_of(operator: Operator) -> Fault | None:
@@ -55,13 +62,20 @@ def fault_of(operator: Operator) -> Fault | None:
     return own(operator) if own else None
 
 
-def float_in_weighted(operator: Operator) -> Tensor | None:
-    """Return a tensor for which the compiler refuses the whole model: a float of an operator that has weights."""
-    return (
-        next((tensor for tensor in operator.tensors if tensor.dtype.startswith("float")), None)
-        if (operator.name in WEIGHTED)
-        else None
-    )
+def refusal_of(operator: Operator) -> Fault | None:
+    """Return why the compiler refuses a whole model for the sake of an operator, or None where it doesn't."""
+    floating = next((tensor for tensor in operator.tensors if tensor.dtype.startswith("float")), None)
+    if operator.name in WEIGHTED and floating:
+        return Fault(f"Model not quantized: tensor {floating.name} is {floating.dtype}", QUANTIZE_CURE)
+    limit = MAX_VERSIONS.get(operator.name, operator.version)
+    if operator.version > limit:
+        return Fault(
+            f"Model could not be parsed: version {operator.version} of {operator.name} is newer than the compiler's {limit}",
+            PER_CHANNEL_CURE if _per_channel_dense(operator) else "Convert with an older TensorFlow.",
+        )
+    if operator.custom and operator.name not in KNOWN_CUSTOM:
+        return Fault(f"Model failed in Tflite interpreter: {operator.name} is not one of its operators", SUPPORTED_CURE)
+    return None
 
 
 def open_size(tensor: Tensor) -> bool:
@@ -77,7 +91,7 @@ def _supported(operator: Operator) -> Fault | None:
         return None
     if operator.name == "DEQUANTIZE":
         return Fault("it makes floats", "Let the model end in int8 (inference_output_type), and scale its output on the host.")
-    return Fault(f"{operator.name} isn't supported", "Build the model of supported operators, or put these at its end.")
+    return Fault(f"{operator.name} isn't supported", SUPPORTED_CURE)
 
 
 def _integers(operator: Operator) -> Fault | None:
@@ -114,19 +128,17 @@ def _parameters(operator: Operator) -> Fault | None:
     return Fault(f"its parameter {odd.name} is computed", "Make weights and biases constants.") if odd else None
 
 
-def _version(operator: Operator) -> Fault | None:
-    per_channel = operator.name == "FULLY_CONNECTED" and any(len(tensor.scales) > 1 for tensor in operator.tensors)
-    if per_channel:
-        return Fault(
-            "its weights are quantized per channel, which is newer than the compiler",
-            "Quantize dense layers per tensor (_experimental_disable_per_channel_quantization_for_dense_layers = True).",
-        )
-    limit = MAX_VERSIONS.get(operator.name, operator.version)
-    found = f"its version {operator.version} is newer than the compiler, which takes {limit}"
-    return Fault(found, "Convert with an older TensorFlow.") if operator.version > limit else None
+def _per_tensor(operator: Operator) -> Fault | None:
+    if not _per_channel_dense(operator):
+        return None
+    return Fault("its weights are quantized per channel, which is newer than the compiler", PER_CHANNEL_CURE)
 
 
-RULES: tuple[Callable[[Operator], Fault | None], ...] = (_supported, _integers, _sizes, _dimensions, _parameters, _version)
+def _per_channel_dense(operator: Operator) -> bool:
+    return operator.name == "FULLY_CONNECTED" and any(len(tensor.scales) > 1 for tensor in operator.tensors)
+
+
+RULES: tuple[Callable[[Operator], Fault | None], ...] = (_supported, _integers, _sizes, _dimensions, _parameters, _per_tensor)
 
 
 # Rules of some.
