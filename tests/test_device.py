@@ -380,7 +380,8 @@ def test_the_edge_target_is_the_default_image_and_three_layers(docker, image, ed
 def test_the_default_image_holds_no_edge_code_and_says_what_tflite_needs(docker, image, base):
     with Contents(Containers(image)) as inside:
         names = {member.name for member in inside.below("/opt/berth")}
-    assert not [name for name in names if "/edge" in name or name.endswith("/export")]
+    assert not [name for name in names if name.startswith("/opt/berth/edge") or name.endswith("/container/export")]
+    assert "/opt/berth/serving/tflite.py" in names
     program = Containers(image).start("serve", base, ON_DEVICE)
     assert program.wait(60) == 1
     lines = [line for line in program.output().splitlines() if line.strip()]
