@@ -59,8 +59,8 @@ class Bounds:
         if not found >= self.student:
             raise ExportFailed(
                 f"The student's {self.what} on held-out rows is {found:.4f}, where at least {self.student:.4f} was expected: "
-                f"the model's is {best:.4f}. It is too small for what this model says, or the held-out rows are too few to tell; "
-                "give --student-loss to take it all the same.",
+                f"the model's is {best:.4f}. It is too small for what this model says, or the rows are too few to tell; give "
+                "--student-loss to take it all the same.",
                 found=found,
                 expected=self.student,
             )
