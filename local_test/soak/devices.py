@@ -46,7 +46,7 @@ def on_devices(data: Path, folder: Path, estimators: Sequence[str] = ESTIMATORS,
         folds: shuffled, of all rows; 0 leaves them out.
     """
     (source,) = data.glob("*.csv")
-    header, *rows = list(csv.reader(source.open(newline="")))
+    header, *rows = list(csv.reader(source.read_text().splitlines()))
     table = []
     for estimator in estimators:
         base = folder / f"devices-{estimator}"
