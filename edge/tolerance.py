@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +44,7 @@ class Bounds:
         cls, figures: Mapping[str, dict[str, Any]], told: Answers, rows: int, tolerance: Tolerance, *, is_class: bool
     ) -> Bounds:
         """Return what each may not go below, or, of floats, beyond. One of few rows more or less proves nothing of classes."""
-        least = 1.001 / rows if is_class else 0.0
+        least = 1.001 / rows if is_class else -math.inf
         best, taught = grade(figures["teacher"]), grade(figures["student"])
         spread = 1.0 if is_class else float(told.std()) or 1.0
         return cls(
@@ -59,8 +60,8 @@ class Bounds:
         if not found >= self.student:
             raise ExportFailed(
                 f"The student's {self.what} on held-out rows is {found:.4f}, where at least {self.student:.4f} was expected: "
-                f"the model's is {best:.4f}. It is too small for what this model says, or the held-out rows are too few to tell; "
-                "give --student-loss to take it all the same.",
+                f"the model's is {best:.4f}. It is too small for what this model says, or the rows are too few to tell; give "
+                "--student-loss to take it all the same.",
                 found=found,
                 expected=self.student,
             )
