@@ -9,10 +9,12 @@ import click
 from contract.errors import BerthError
 from edge.check import check
 from edge.classify import classify
+from edge.compiler.command import compile_model
 
 VERBS: tuple[click.Command, ...] = (
     check,
     classify,
+    compile_model,
 )
 
 
