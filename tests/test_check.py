@@ -7,11 +7,12 @@ import os
 import random
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import graphs
 import pytest
-from conftest import ROOT
+from conftest import ROOT, lacking
 
 from contract.errors import BadArtifact
 from edge import vela
@@ -327,7 +328,8 @@ def test_the_command_says_so_without_a_traceback_and_exits_with_1(what: str, tmp
 
 
 def test_vela_agrees_on_what_is_8_bits_from_end_to_end_and_what_is_not(tmp_path: Path) -> None:
-    pytest.importorskip("ethosu", reason="ethos-u-vela isn't installed: it is in the section `export`")
+    if find_spec("ethosu") is None:
+        lacking("ethos-u-vela isn't installed: it is in the section `export`")
     full = vela.ask_vela(graphs.write_dense(tmp_path / "int8.tflite"))
     none = vela.ask_vela(graphs.write_dense(tmp_path / "float.tflite", "float32"))
     assert (full.npu, full.cpu, full.failure) == (2, 0, "")

@@ -15,8 +15,9 @@ import pytest
 from conftest import ROOT, lacking
 from PIL import Image
 
-from contract.delegate import Case, edge_tpu_library, is_compiled, try_delegate
+from contract.delegate import Case, Outcome, edge_tpu_library, is_compiled, try_delegate
 from contract.errors import BadData
+from edge.classify import classify
 from edge.image import read_image
 from edge.labels import read_labels
 from edge.normalization import Normalization, read_normalization, to_input
@@ -449,3 +450,30 @@ def test_without_litert_the_command_that_installs_it_is_named(red: Path, tmp_pat
     assert done.stderr == (
         "ai_edge_litert isn't installed, which this needs. Run `.ci/venv .venv edge` and call .venv/bin/python.\n"
     )
+
+
+# What the documentation promises
+
+
+def test_the_documentation_has_the_exact_text_of_every_case() -> None:
+    page = (ROOT / "docs" / "coral.md").read_text()
+    told = {
+        Case.NO_LIBRARY: "cannot open shared object file: No such file or directory",
+        Case.NOT_A_DELEGATE: "undefined symbol: tflite_plugin_create_delegate",
+        Case.NO_DEVICE: "",
+        Case.NO_DELEGATE: "",
+        Case.REFUSED: "Encountered unresolved custom op",
+        Case.CRASHED: "SIGSEGV",
+        Case.HUNG: "no answer in 30 s",
+    }
+    steps = {Case.CRASHED: "it was given the model", Case.HUNG: "it looked for its device"}
+    for case, words in told.items():
+        outcome = Outcome(case, "libedgetpu.so.1", "bird_edgetpu.tflite", words, steps.get(case, ""))
+        assert f"| {outcome.explanation.replace(chr(10), '<br>')} |" in page
+    assert {*told, Case.READY, Case.NO_RUNTIME} == set(Case)
+
+
+def test_the_documentation_has_every_option_of_classify() -> None:
+    page = (ROOT / "docs" / "coral.md").read_text()
+    named = {word for option in classify.params for word in option.opts}
+    assert named == {word for word in named if f"`{word}`" in page}
