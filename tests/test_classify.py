@@ -295,6 +295,12 @@ STUBS = {
     "foreign": "static long other[64];\n" + CREATE + " { return other; }",
     "leaves": "#include <unistd.h>\n" + CREATE + " { _exit(0); }",
     "hangs": "#include <unistd.h>\n" + CREATE + " { sleep(60); return 0; }",
+    "works": """
+static int prepare(void *context, void *delegate) { return 0; }
+static struct { void *data; int (*prepare)(void *, void *); void *unused[3]; long flags; void *builder; } ours = {0, prepare};
+"""
+    + CREATE
+    + " { return &ours; }",
     "loud": '#include <stdio.h>\nstatic void __attribute__((constructor)) talk(void) { puts("{\\"case\\": \\"ready\\"}"); }\n'
     + CREATE
     + ' { puts("hello"); fflush(0); report("none"); return 0; }',
@@ -311,6 +317,7 @@ def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, source in {**STUBS, "nothing": "int nothing;"}.items():
         (folder / f"{name}.c").write_text(source + ("" if name == "nothing" else DESTROY))
         subprocess.run([compiler, "-shared", "-fPIC", "-o", folder / f"lib{name}.so", folder / f"{name}.c"], check=True)
+    shutil.copy(folder / "libworks.so", folder / "libedgetpu.so.1")
     return folder
 
 
@@ -378,6 +385,21 @@ def test_a_library_that_is_named_and_can_t_be_used_says_why_and_what_to_do(name,
     model = graphs.write_colors(tmp_path / "c.tflite")
     done = edge("classify", "-m", model, "-i", red, "--delegate", library)
     assert (done.returncode, done.stdout, done.stderr.splitlines()) == (1, "", two_lines(name, str(library)))
+
+
+def test_a_delegate_that_works_is_used_and_named(red: Path, labels: Path, stubs: Path, tmp_path: Path) -> None:
+    library = stubs / "libworks.so"
+    done = edge("classify", "-m", graphs.write_colors(tmp_path / "c.tflite"), "-i", red, "-l", labels, "--delegate", library)
+    assert (done.returncode, said(done)) == (0, [f"Running with {library}."])
+    assert done.stdout.splitlines()[-1] == "red: 1.00000"
+
+
+def test_a_model_that_isn_t_compiled_leaves_an_edge_tpu_idle_and_that_is_said(red: Path, stubs: Path, tmp_path: Path) -> None:
+    model, library = graphs.write_colors(tmp_path / "c.tflite"), stubs / "libedgetpu.so.1"
+    assert said(edge("classify", "-m", model, "-i", red, "--delegate", library)) == [
+        f"c.tflite isn't compiled for the Edge TPU, so that all of it runs on the CPU: `python -m edge compile {model}`.",
+        f"Running with {library}.",
+    ]
 
 
 def test_the_lines_hold_though_the_library_is_loud_on_standard_output(stubs: Path) -> None:
