@@ -11,11 +11,13 @@ from contract.errors import BerthError
 from edge import command
 from edge.check import check
 from edge.classify import classify
+from edge.compiler.command import compile_model
 from edge.photos.command import photos
 
 VERBS: tuple[click.Command, ...] = (
     check,
     classify,
+    compile_model,
     command.export,
     command.predict,
     photos,

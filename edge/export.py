@@ -271,6 +271,7 @@ def _beside(out: Path) -> Iterator[Path]:
 def _place(folder: Path, out: Path, names: Sequence[str]) -> None:
     """Put finished files over an earlier export's: its manifest goes first, the new one comes last, others' files stay."""
     for file in folder.rglob("*"):
+        file.chmod(0o755 if file.is_dir() else 0o644)  # coremltools leaves a folder to its owner alone
         if file.is_file():
             with file.open("rb") as written:
                 os.fsync(written.fileno())

@@ -82,14 +82,13 @@ class Operator:
 
 @dataclass(frozen=True)
 class Graph:
-    """A whole model; of several subgraphs the first, which is where it starts."""
+    """A model; of several subgraphs the first, which is where it starts."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     operators: tuple[Operator, ...]
     """In the order in which they run."""
     metadata: Mapping[str, bytes] = field(default_factory=dict)
-    subgraphs: int = 1
 
 
 def read_graph(path: Path) -> Graph:
@@ -130,9 +129,7 @@ def _graph(schema: Any, model: Any) -> Graph:
     tensors = [_tensor(schema, tensor, model.buffers) for tensor in _listed(root.tensors)]
     operators = [_operator(schema, operator, model.operatorCodes, tensors) for operator in _listed(root.operators)]
     metadata = {entry.name.decode(): bytes(model.buffers[_index(entry.buffer)].data) for entry in _listed(model.metadata)}
-    return Graph(
-        _chosen(root.inputs, tensors), _chosen(root.outputs, tensors), tuple(operators), metadata, len(model.subgraphs)
-    )
+    return Graph(_chosen(root.inputs, tensors), _chosen(root.outputs, tensors), tuple(operators), metadata)
 
 
 def _tensor(schema: Any, tensor: Any, buffers: Sequence[Any]) -> Tensor:

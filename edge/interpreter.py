@@ -44,7 +44,7 @@ def make_interpreter(model: Path, delegate: str = AUTO, threads: int = 1) -> Rea
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise BadArtifact(f"LiteRT can't run {model}: {' '.join(str(error).split())}", file=str(model)) from error
-    return Ready(interpreter, f"Running with {chosen}." if chosen else "Running on the CPU.", note)
+    return Ready(interpreter, f"Running with {chosen}." if chosen else "Running on the CPU.", note or _idle(model, chosen))
 
 
 def _choose(model: Path, delegate: str) -> tuple[str | None, str]:
@@ -56,6 +56,12 @@ def _choose(model: Path, delegate: str) -> tuple[str | None, str]:
     if is_compiled(model):
         raise _none(*([outcome] if outcome else []), without_delegate(model))
     return None, outcome.explanation if outcome else ""
+
+
+def _idle(model: Path, chosen: str | None) -> str:
+    if chosen is None or "edgetpu" not in Path(chosen).name or is_compiled(model):
+        return ""
+    return f"{model.name} isn't compiled for the Edge TPU, so that all of it runs on the CPU: `python -m edge compile {model}`."
 
 
 def _none(*outcomes: Outcome) -> NoDelegate:

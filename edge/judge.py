@@ -151,12 +151,18 @@ def describe(name: str, judgment: Judgment) -> list[str]:
     ]
     grouped = groupby(sorted(judgment.places, key=_kind), key=_kind)
     rows = [(operator, len(list(places)), where, reason) for (operator, where, reason), places in grouped]
-    width = max([len("OPERATOR"), *(len(row[0]) for row in rows)])
-    lines.append(f"{'OPERATOR':<{width}}  {'COUNT':>5}  {'RUNS ON':<8}  WHY")
-    lines += [f"{operator:<{width}}  {count:>5}  {where:<8}  {reason}".rstrip() for operator, count, where, reason in rows]
+    lines += tabulate(rows)
     if judgment.cures:
         lines += ["", "What to do:", *(f"- {cure}" for cure in judgment.cures)]
     return lines
+
+
+def tabulate(rows: Iterable[tuple[str, int, str, str]]) -> list[str]:
+    """Return a table's lines of operators: each with its name, how many there are, where they run, and why there."""
+    rows = list(rows)
+    width = max([len("OPERATOR"), *(len(row[0]) for row in rows)])
+    lines = [f"{operator:<{width}}  {count:>5}  {where:<8}  {reason}".rstrip() for operator, count, where, reason in rows]
+    return [f"{'OPERATOR':<{width}}  {'COUNT':>5}  {'RUNS ON':<8}  WHY", *lines]
 
 
 def _kind(place: Place) -> tuple[str, str, str]:

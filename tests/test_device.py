@@ -528,6 +528,7 @@ class Engine(http.client.HTTPConnection):
         self.request(method, path, json.dumps(document) if document else None, {"Content-Type": "application/json"})
         answer = self.getresponse()
         body = answer.read()
+        self.close()
         assert answer.status < 300, body
         return json.loads(body) if body else None
 
