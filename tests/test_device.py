@@ -7,6 +7,7 @@ import fcntl
 import http.client
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -20,7 +21,7 @@ import numpy as np
 import pytest
 import test_serving
 from ahead import ahead, beside
-from conftest import ROOT, SAMPLE, docker_client, lacking
+from conftest import ROOT, SAMPLE, docker_client, lacking, long
 from test_serving import JSON, NAMES, SHAPES, numbers, refused
 
 from contract.edge import EDGE, FOLDER, INT8, read_edge_manifest
@@ -312,6 +313,16 @@ def test_a_delegate_with_its_device_serves_from_one_worker_that_holds_it(base, s
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def test_a_device_that_another_process_took_meanwhile_is_told_by_the_probes(base, stub, tmp_path):
+    (tmp_path / "device").touch()
+    environ = {**ON_DEVICE, "TFLITE_DELEGATE": str(stub(tmp_path / "device"))}
+    with serving(Processes(), base, environ) as running, (tmp_path / "device").open() as taken:
+        fcntl.flock(taken, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the first process has let go of it
+        assert running.invoke(ROW).status == 500
+        assert running.ping().status == 503
+    assert "no device was found" in running.program.output()
+
+
 def test_a_library_without_its_device_stops_the_start_in_two_lines(base, stub, tmp_path):
     library = stub(tmp_path / "none")
     code, output = refused(base, {**ON_DEVICE, "TFLITE_DELEGATE": str(library)})
@@ -363,6 +374,28 @@ def edge_image() -> str:
     done = beside(["make", "image", "TARGET=edge", "IMAGE=berth-edge:test"], ROOT)
     assert done.returncode == 0, done.stdout[-6000:]
     return "berth-edge:test"
+
+
+@long
+def test_the_edge_layers_are_the_same_wherever_and_whenever_they_are_built(docker, edge_image, tmp_path):
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.split(b"\0")
+    for name in filter(None, listed):
+        target = tmp_path / "elsewhere" / name.decode()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name.decode(), target)
+        target.chmod((ROOT / name.decode()).stat().st_mode | 0o660)
+        os.utime(target, (1_000_000_000, 1_000_000_000))
+    recipe = tmp_path / "elsewhere" / "container" / "Dockerfile"
+    # Nothing of the edge's stages is taken from the cache.
+    recipe.write_text(re.sub(r"^(FROM \w+ AS edge-\w+)$", r"\1\nRUN sleep 1", recipe.read_text(), flags=re.MULTILINE))
+    command = [docker, "build", "--file", "container/Dockerfile", "--target", "edge", "--tag", "berth-edge:again", "."]
+    environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
+    built = subprocess.run(command, cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr[-3000:]
+    try:
+        assert layers(docker, "berth-edge:again") == layers(docker, edge_image)
+    finally:
+        subprocess.run([docker, "image", "rm", "berth-edge:again"], capture_output=True)
 
 
 def layers(docker, image):
