@@ -210,6 +210,15 @@ OPERATORS = {
         op("STRIDED_SLICE", [data(), *[constant([0] * 4)] * 2, constant([1] * 4)], newAxisMask=1),
         "it has strides other than 1, or adds dimensions",
     ),
+    "mean without axes": (op("MEAN", [data()]), "its inputs, outputs or options are not those of such an operator"),
+    "softmax of a single number": (
+        op("SOFTMAX", [data("x", ())], [data("y", ())]),
+        "its inputs, outputs or options are not those of such an operator",
+    ),
+    "packed into a single number": (
+        op("PACK", [data("x", ())], [data("y", ())]),
+        "its inputs, outputs or options are not those of such an operator",
+    ),
     "requantized": (op("QUANTIZE", [data()]), None),
     "quantized": (op("QUANTIZE", [data("given", dtype="float32")]), "its input given is float32"),
     "made a float": (op("DEQUANTIZE", [data()], [data("y", dtype="float32")]), "it makes floats"),
