@@ -7,11 +7,14 @@ import sys
 import click
 
 from contract.errors import BerthError
+from edge import command
 from edge.check import check
 from edge.classify import classify
 from edge.compiler.command import compile_model
 
 VERBS: tuple[click.Command, ...] = (
+    command.export,
+    command.predict,
     check,
     classify,
     compile_model,

@@ -84,8 +84,8 @@ def preprocessing_of(manifest: Manifest, matrix: NDArray[np.float32]) -> Preproc
             columns.append(Column(feature.name, "category", feature.nullable, choices=feature.choices))
             continue
         seen = matrix[:, index][~np.isnan(matrix[:, index])].astype(np.float64)
-        low, high, middle = (seen.min(), seen.max(), np.median(seen)) if len(seen) else (-1.0, 1.0, 0.0)
-        columns.append(Column(feature.name, "number", feature.nullable, *(_short(value) for value in (low, high, middle))))
+        low, high, middle = map(_short, (seen.min(), seen.max(), np.median(seen)) if len(seen) else (-1.0, 1.0, 0.0))
+        columns.append(Column(feature.name, "number", feature.nullable, low, high, middle))
     target, teacher = manifest.declaration.target, fingerprint_of(manifest)["onnx"]
     return Preprocessing(tuple(columns), target.name, target.kind, manifest.labels, teacher=teacher)
 
@@ -127,7 +127,13 @@ def mixed(matrix: NDArray[np.float32], is_category: Sequence[bool], chance: np.r
 
 def _fit(inputs: Array, wanted: Array, seed: int) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
     network = library("sklearn.neural_network").MLPRegressor(
-        hidden_layer_sizes=HIDDEN, alpha=0.01, learning_rate_init=0.01, batch_size=128, max_iter=40, tol=0, n_iter_no_change=40,
+        hidden_layer_sizes=HIDDEN,
+        alpha=0.01,
+        learning_rate_init=0.01,
+        batch_size=128,
+        max_iter=40,
+        tol=0,
+        n_iter_no_change=40,
         random_state=seed,
     )
     with warnings.catch_warnings(), library("threadpoolctl").threadpool_limits(1):

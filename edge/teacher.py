@@ -61,8 +61,8 @@ def against_joblib(answer: Answer, folder: Path, manifest: Manifest, matrix: NDA
     bound = float(manifest.parity["bound"])
     if not difference <= bound:
         raise ExportFailed(
-            f"{ONNX} and {JOBLIB} differ by {difference:.3g} where at most {bound:.3g} was allowed at training. Was one of them "
-            "changed, or is scikit-learn another than the one it was trained with? Train again.",
+            f"{ONNX} and {JOBLIB} differ by {difference:.3g} where at most {bound:.3g} was allowed at training. Was one of "
+            "them changed, or is scikit-learn another than the one it was trained with? Train again.",
             difference=difference,
         )
     return difference

@@ -104,9 +104,7 @@ def _file(tensors: Sequence[Tensor], student: Student) -> bytes:
     model.buffers = [_buffer(schema, content) for content in contents]
     model.metadata = [_set(schema.MetadataT(), name=METADATA, buffer=len(contents) - 1)]
     code = schema.BuiltinOperator.FULLY_CONNECTED
-    model.operatorCodes = [
-        _set(schema.OperatorCodeT(), builtinCode=code, deprecatedBuiltinCode=code, version=VERSIONS[kind])
-    ]
+    model.operatorCodes = [_set(schema.OperatorCodeT(), builtinCode=code, deprecatedBuiltinCode=code, version=VERSIONS[kind])]
     model.subgraphs = [_graph(schema, tensors)]
     builder = library("flatbuffers").Builder(4096)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")

@@ -28,6 +28,7 @@ from local_test.load.command import FOREST, load_sections, trained
 from local_test.load.endurance import by_workers, endure
 from local_test.load.inside import by_slots, by_thread, parts
 from local_test.runners import ROOT, Processes, free_port
+from local_test.soak.devices import on_devices
 from local_test.soak.growth import cost_of_sample, growth_of_rows
 from local_test.soak.hosting import body_memory
 from local_test.soak.measured import Table, put, section, told
@@ -73,6 +74,7 @@ def soak(data: Path, image: str, docker: str, target: Path, only: Sequence[str] 
             "kills": lambda: section(*kills(50)),
             "stops": lambda: section(*stops_of_rows(10_000_000, Path(folder))),
             **{name: partial(proof, name) for name in PROOFS},
+            "edge": lambda: section(*on_devices(data, Path(folder))),
             "sample": lambda: section(*cost_of_sample(data, Path(folder))),
             "rows": lambda: section(*growth_of_rows([10_000, 100_000, 1_000_000, 10_000_000], Path(folder))),
             "load": lambda: load_sections(data, target),

@@ -1,0 +1,72 @@
+"""The words `export` and `predict` of the command line: what they take, in the terms of the functions they call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from contract.errors import BadData
+
+FOLDER = click.Path(path_type=Path)
+KINDS = ("onnx", "tflite", "coreml", "all")
+
+
+@click.command()
+@click.argument("kinds", nargs=-1, type=click.Choice(KINDS))
+@click.option("--model", type=FOLDER, default=Path("build/ml/model"), show_default=True, help="The trained model's directory.")
+@click.option("--out", type=FOLDER, help="Where to write; MODEL/edge unless given.")
+@click.option(
+    "--data", type=FOLDER, help="The training channel, a folder or a CSV file; MODEL/../input/data/training unless given."
+)
+@click.option("--validation", type=FOLDER, help="The validation channel, of a model that had one; beside the training channel.")
+@click.option(
+    "--student-loss",
+    type=float,
+    default=0.05,
+    show_default=True,
+    help="How far below the model's the student's R2 or accuracy may be.",
+)
+@click.option(
+    "--int8-loss", type=float, default=0.02, show_default=True, help="How far below the student's the int8 file's may be."
+)
+@click.option("--trust-joblib", is_flag=True, help="Compare ONNX with model.joblib too: loading it runs what is in it.")
+def export(
+    kinds: Sequence[str], model: Path, out: Path | None, data: Path | None, validation: Path | None, **options: object
+) -> None:
+    """Write a trained model's files for devices, each read back and compared, and edge.json over them.
+
+    Without KINDS what this machine has the libraries for is made, and what was left out is said; `all` insists.
+    """
+    from edge.export import EXPORTERS
+    from edge.export import export as write
+    from edge.tolerance import Tolerance
+
+    tolerance = Tolerance(student=float(str(options["student_loss"])), int8=float(str(options["int8_loss"])))
+    write(
+        model,
+        out,
+        tuple(EXPORTERS) if "all" in kinds else tuple(dict.fromkeys(kinds)),
+        training=data,
+        validation=validation,
+        tolerance=tolerance,
+        trust_joblib=bool(options["trust_joblib"]),
+    )
+
+
+@click.command()
+@click.argument("model", type=FOLDER)
+@click.option("--row", help="Values in the features' order, or NAME=VALUE, with commas between.")
+@click.option("--csv", "table", type=FOLDER, help="A file of rows, with a header or without.")
+@click.option("--delegate", help="An accelerator's library, such as libedgetpu.so.1.")
+def predict(model: Path, row: str | None, table: Path | None, delegate: str | None) -> None:
+    """Ask a .tflite MODEL that `export` wrote: a line an answer, and the time that a row took on stderr."""
+    from edge import runner
+    from edge.libraries import library
+
+    library("ai_edge_litert.interpreter")
+    try:
+        runner.run(model, row, table, delegate)
+    except runner.Refused as error:
+        raise BadData(str(error), file=str(model)) from error

@@ -1,0 +1,187 @@
+"""The student as a Core ML package, for iPhones and Macs: raw features in, the scaling inside, the answer out.
+
+Core ML runs on Apple's machines alone; what was written is read back here and computed with NumPy, operation by operation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.edge import METADATA, Preprocessing
+from contract.errors import ExportFailed
+from edge.libraries import library
+from edge.student import Student
+
+MISSING = -3e38
+"""What stands for a missing value: fast arithmetic on a GPU need not know NaN."""
+BELOW_ALL = np.float32(-1e38)
+INPUT, NUMBER, CLASS = "features", "prediction", "probabilities"
+DATE = "com.github.apple.coremltools.conversion_date"
+
+
+def write_package(student: Student, path: Path) -> None:
+    """Write the student as an .mlpackage: `features` (1, n_features) float32 in, `prediction` or `probabilities` out.
+
+    A category is the index of its choice, a missing value MISSING.
+    """
+    with _quiet():
+        tools = library("coremltools")
+        program = _program(student, tools)
+        made = tools.convert(
+            program,
+            convert_to="mlprogram",
+            compute_precision=tools.precision.FLOAT32,  # of 16 bits three digits would be left
+            minimum_deployment_target=tools.target.iOS15,
+            skip_model_load=True,
+        )
+        preprocessing = student.preprocessing
+        made.short_description = f"{preprocessing.target}: a student of the model {preprocessing.teacher[:12]}"
+        names = ", ".join(column.name for column in preprocessing.features)
+        made.input_description[INPUT] = f"{names}; a category as the index of its choice, a missing value as {MISSING:g}"
+        made.user_defined_metadata[METADATA] = json.dumps(preprocessing.to_json(), sort_keys=True, ensure_ascii=False)
+        del made.user_defined_metadata[DATE]
+        made.save(str(path))
+        _settle(path, tools)
+
+
+def read_package(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
+    """Return what a written package answers to rows of the server's matrix, computed with NumPy in float32.
+
+    Raises:
+        ExportFailed: it holds an operation that isn't known here.
+    """
+    with _quiet():
+        tools, load = library("coremltools"), library("coremltools.converters.mil.frontend.milproto.load").load
+        model = tools.models.MLModel(str(path), skip_model_load=True)
+        specification = model.get_spec()
+        program = load(specification, specification.specificationVersion, model.weights_dir).functions["main"]
+    steps = [step for step in program.operations if step.op_type != "const"]
+    unknown = sorted({step.op_type for step in steps} - set(OPERATIONS))
+    if unknown:
+        raise ExportFailed(
+            f"{path} holds the operations {', '.join(unknown)}, which can't be verified here. Is coremltools another version "
+            "than requirements.lock has?"
+        )
+
+    def answer(matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+        known = {INPUT: np.where(np.isnan(matrix), np.float32(MISSING), matrix)}
+        for step in steps:
+            values = {name: _value(given, known) for name, given in step.inputs.items() if given is not None}
+            known[step.outputs[0].name] = OPERATIONS[step.op_type](values)
+        return known[program.outputs[0].name].astype(np.float64)
+
+    return answer
+
+
+def _program(student: Student, tools: Any) -> Any:
+    """Return the graph, as coremltools' intermediate language has it."""
+    builder = library("coremltools.converters.mil").Builder
+    shape = (1, len(student.preprocessing.features))
+
+    @builder.program(input_specs=[builder.TensorSpec(shape=shape)], opset_version=tools.target.iOS15)  # type: ignore[untyped-decorator]
+    def program(features: Any) -> Any:
+        layer = _encoded(builder, features, student.preprocessing)
+        layers = list(zip(student.weights, student.biases, strict=True))
+        for index, (weight, bias) in enumerate(layers, 1):
+            layer = builder.linear(x=layer, weight=weight.T.astype(np.float32), bias=bias.astype(np.float32))
+            layer = builder.relu(x=layer) if index < len(layers) else layer
+        if student.preprocessing.kind == "class":
+            return builder.softmax(x=layer, axis=-1, name=CLASS)
+        spread = builder.mul(x=layer, y=np.float32(student.preprocessing.deviation))
+        return builder.add(x=spread, y=np.float32(student.preprocessing.mean), name=NUMBER)
+
+    return program
+
+
+def _encoded(builder: Any, features: Any, preprocessing: Preprocessing) -> Any:
+    """Return the encoding of `Preprocessing` as a part of the graph."""
+    columns = preprocessing.features
+    fills = [column.fill if column.kind == "number" else len(column.choices) for column in columns]
+    filled = builder.select(cond=builder.less(x=features, y=BELOW_ALL), a=_row(fills), b=features)
+    numbers = [index for index, column in enumerate(columns) if column.kind == "number"]
+    nullable = [index for index in numbers if columns[index].nullable]
+    slots = [(at, slot) for at, column in enumerate(columns) if column.kind == "category" for slot in range(column.slots)]
+    parts = []
+    if numbers:
+        bounds = [(columns[index].low, columns[index].high) for index in numbers]
+        middle = _row([(low + high) / 2 for low, high in bounds])
+        factor = _row([2 / (high - low) if high > low else 0 for low, high in bounds])
+        scaled = builder.mul(x=builder.sub(x=_gather(builder, filled, numbers), y=middle), y=factor)
+        parts.append(builder.clip(x=scaled, alpha=np.float32(-1), beta=np.float32(1)))
+    if nullable:
+        missing = builder.less(x=_gather(builder, features, nullable), y=BELOW_ALL)
+        parts.append(builder.cast(x=missing, dtype="fp32"))
+    if slots:
+        indexes = _gather(builder, filled, [index for index, _ in slots])
+        apart = builder.abs(x=builder.sub(x=indexes, y=_row([slot for _, slot in slots])))
+        parts.append(builder.cast(x=builder.less(x=apart, y=np.float32(0.5)), dtype="fp32"))
+    return builder.concat(values=parts, axis=1) if len(parts) > 1 else parts[0]
+
+
+def _gather(builder: Any, x: Any, indexes: list[int]) -> Any:
+    return builder.gather(x=x, indices=np.array(indexes, dtype=np.int32), axis=1)
+
+
+def _row(values: list[Any]) -> NDArray[np.float32]:
+    return np.array([values], dtype=np.float32)
+
+
+def _settle(path: Path, tools: Any) -> None:
+    """Write anew what would be other bytes every time: the items' random names, and maps in the order of their hashes."""
+    manifest = path / "Manifest.json"
+    text = manifest.read_text()
+    for old, item in json.loads(text)["itemInfoEntries"].items():
+        text = text.replace(old, str(uuid.uuid5(uuid.NAMESPACE_URL, item["path"])))
+    document = json.loads(text)
+    manifest.write_text(json.dumps(document, indent=4, sort_keys=True) + "\n")
+    (model,) = path.rglob("*.mlmodel")
+    specification = tools.proto.Model_pb2.Model.FromString(model.read_bytes())
+    model.write_bytes(specification.SerializeToString(deterministic=True))
+    model.chmod(0o644)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep off the terminal that the libraries of Apple's machines aren't here, and bars of progress."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _value(given: Any, known: Mapping[str, Any]) -> Any:
+    if isinstance(given, (list, tuple)):
+        return [_value(each, known) for each in given]
+    return known.get(given.name, given.val)
+
+
+def _softmax(x: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    powers = np.exp(x - x.max(axis=axis, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=axis, keepdims=True))
+
+
+OPERATIONS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "abs": lambda given: np.abs(given["x"]),
+    "add": lambda given: given["x"] + given["y"],
+    "cast": lambda given: given["x"].astype({"fp32": np.float32}[given["dtype"]]),
+    "clip": lambda given: np.clip(given["x"], given["alpha"], given["beta"]),
+    "concat": lambda given: np.concatenate(given["values"], axis=given["axis"]),
+    "gather": lambda given: np.take(given["x"], given["indices"], axis=given["axis"]),
+    "less": lambda given: given["x"] < given["y"],
+    "linear": lambda given: given["x"] @ given["weight"].T + given["bias"],
+    "mul": lambda given: given["x"] * given["y"],
+    "relu": lambda given: np.maximum(given["x"], 0),
+    "select": lambda given: np.where(given["cond"], given["a"], given["b"]),
+    "softmax": lambda given: _softmax(given["x"], given["axis"]),
+    "sub": lambda given: given["x"] - given["y"],
+}
+"""What the graph is made of, as NumPy computes it."""
