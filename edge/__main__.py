@@ -8,10 +8,16 @@ import click
 
 from contract.errors import BerthError
 from edge import command
+from edge.check import check
+from edge.classify import classify
+from edge.compiler.command import compile_model
 
 VERBS: tuple[click.Command, ...] = (
     command.export,
     command.predict,
+    check,
+    classify,
+    compile_model,
 )
 
 

@@ -73,6 +73,15 @@ def registry_program() -> str:
     return shutil.which("docker-registry", path=path) or lacking("there is no docker-registry")
 
 
+@pytest.fixture(scope="session")
+def coral() -> Path:
+    """Coral's own models, labels and photo: not ours to ship, so that their lack is no fault, even where all is required."""
+    found = Path(os.environ.get("BERTH_CORAL") or ROOT.parent / "shared" / "coral")
+    if not (found / "parrot.jpg").is_file():
+        pytest.skip(f"Coral's test data isn't here: there is no {found / 'parrot.jpg'}, or BERTH_CORAL names another folder")
+    return found
+
+
 long = pytest.mark.skipif(os.environ.get("LONG") != "1", reason="a long proof: `make soak` runs it")
 timed = pytest.mark.timed
 """Of a test that holds seconds so near that nothing may run beside it: it comes last, and waits for all pieces."""
