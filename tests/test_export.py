@@ -18,7 +18,7 @@ import pytest
 from conftest import ROOT, SAMPLE
 
 from contract.edge import COREML, EDGE, FLOAT, INT8, Column, Preprocessing, read_edge_manifest
-from contract.errors import BadChannel, BadData, DamagedModel, ExportFailed, MissingLibrary, SchemaMismatch
+from contract.errors import BadArtifact, BadChannel, BadData, DamagedModel, ExportFailed, MissingLibrary, SchemaMismatch
 from contract.job import Channel
 from contract.manifest import MANIFEST, ONNX, Manifest, read_manifest
 from edge.export import EXPORTERS, export
@@ -157,6 +157,13 @@ def test_the_int8_graph_is_what_accelerators_take(exported: Exported) -> None:
     assert model.OperatorCodes(0).Version() == 4
     starts = [content.find(model.Buffers(index).DataAsNumpy().tobytes()) for index in range(1, model.BuffersLength())]
     assert [start % 16 for start in starts] == [0] * len(starts)
+
+
+def test_the_checker_and_arms_vela_take_all_of_int8_and_nothing_of_floats(exported: Exported) -> None:
+    said = run("check", exported.folder / INT8)
+    assert said.startswith("student_int8.tflite: FULL")
+    assert "Arm's Vela, the second judge: 3 of 3" in said
+    assert "student_float.tflite: REJECTED" in run("check", exported.folder / FLOAT, fails=1)
 
 
 def test_reference_kernels_say_the_same_within_the_manifests_bound(exported: Exported) -> None:
@@ -404,6 +411,14 @@ def test_rows_that_the_model_was_not_trained_on_are_refused(housing: Exported, t
     said = run("export", "--model", housing.model, "--data", tmp_path / "rows.csv", fails=1)
     assert "isn't what this model was trained on: 404 rows with the sha256 " in said
     assert "Give the channel of its training job: --data DIR" in said
+
+
+def test_where_nothing_can_be_written_the_message_says_what_to_do(housing: Exported, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        BadArtifact, match=r"Nothing can be written to .*file/edge \(Not a directory\). Name another folder: --out"
+    ):
+        export(housing.model, tmp_path / "file" / "edge", ["onnx"])
 
 
 def test_without_rows_the_message_says_how_to_give_them(housing: Exported, tmp_path: Path) -> None:
