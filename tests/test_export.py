@@ -421,6 +421,13 @@ def test_where_nothing_can_be_written_the_message_says_what_to_do(housing: Expor
         export(housing.model, tmp_path / "file" / "edge", ["onnx"])
 
 
+def test_a_model_of_several_hosts_is_refused(housing: Exported, tmp_path: Path) -> None:
+    model = copied(housing.model, tmp_path)
+    about = {**json.loads((model / MANIFEST).read_text())["data"], "hosts": {"algo-1": 200, "algo-2": 204}}
+    with pytest.raises(BadData, match="This model was trained on 2 hosts, each of which split its own rows"):
+        export(broken(model, data=about))
+
+
 def test_without_rows_the_message_says_how_to_give_them(housing: Exported, tmp_path: Path) -> None:
     shutil.copytree(housing.model, tmp_path / "model")
     assert "Give the one that the model was trained on: --data DIR." in run("export", "--model", tmp_path / "model", fails=1)
