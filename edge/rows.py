@@ -83,8 +83,8 @@ def read_data(manifest: Manifest, training: Path, validation: Path) -> Data:
     values, about = manifest.hyperparameters, manifest.data
     if "hosts" in about:
         raise BadData(
-            f"This model was trained on {len(about['hosts'])} hosts, each of which split its own rows: which rows it did not see "
-            "can't be told here. Train on one host to export.",
+            f"This model was trained on {len(about['hosts'])} hosts, each of which split its own rows: which of them it did "
+            "not see can't be told here. Train on one host to export.",
             hosts=len(about["hosts"]),
         )
     drop = values.get("bad_rows") == "drop"
