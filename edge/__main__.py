@@ -15,11 +15,11 @@ from edge.compiler.command import compile_model
 from edge.photos.command import photos
 
 VERBS: tuple[click.Command, ...] = (
+    command.export,
+    command.predict,
     check,
     classify,
     compile_model,
-    command.export,
-    command.predict,
     photos,
 )
 

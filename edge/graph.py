@@ -128,7 +128,9 @@ def _graph(schema: Any, model: Any) -> Graph:
     root = model.subgraphs[0]
     tensors = [_tensor(schema, tensor, model.buffers) for tensor in _listed(root.tensors)]
     operators = [_operator(schema, operator, model.operatorCodes, tensors) for operator in _listed(root.operators)]
-    metadata = {entry.name.decode(): bytes(model.buffers[_index(entry.buffer)].data) for entry in _listed(model.metadata)}
+    metadata = {
+        _text(entry.name): bytes(_listed(model.buffers[_index(entry.buffer)].data)) for entry in _listed(model.metadata)
+    }
     return Graph(_chosen(root.inputs, tensors), _chosen(root.outputs, tensors), tuple(operators), metadata)
 
 
@@ -138,7 +140,7 @@ def _tensor(schema: Any, tensor: Any, buffers: Sequence[Any]) -> Tensor:
     buffer, quantization = buffers[_index(tensor.buffer)], tensor.quantization
     data = buffer.data if buffer.data is not None and len(buffer.data) else None
     return Tensor(
-        name=(tensor.name or b"").decode(errors="replace"),
+        name=_text(tensor.name),
         dtype=_name(schema.TensorType, tensor.type).lower(),
         shape=shape,
         signature=signature,
@@ -155,7 +157,7 @@ def _operator(schema: Any, operator: Any, codes: Sequence[Any], tensors: Sequenc
     custom = number == schema.BuiltinOperator.CUSTOM
     inputs = tuple(None if index == -1 else tensors[_index(index)] for index in _listed(operator.inputs))
     return Operator(
-        name=(code.customCode or b"CUSTOM").decode(errors="replace") if custom else _name(schema.BuiltinOperator, number),
+        name=_text(code.customCode or b"CUSTOM") if custom else _name(schema.BuiltinOperator, number),
         version=code.version,
         inputs=inputs,
         outputs=_chosen(operator.outputs, tensors),
@@ -170,6 +172,10 @@ def _chosen(indexes: Any, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 def _listed(vector: Any) -> Any:
     return () if vector is None else vector
+
+
+def _text(name: bytes | None) -> str:
+    return (name or b"").decode(errors="replace")
 
 
 def _index(number: int) -> int:

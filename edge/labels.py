@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from pathlib import Path
 
 from contract.errors import BadData
@@ -29,11 +30,12 @@ def read_labels(path: Path, outputs: int) -> list[str]:
 
 def labels_within(model: Path, outputs: int) -> list[str] | None:
     """Return the labels that TensorFlow's metadata tools put behind a model, as a zip archive's text file; None without."""
-    if not zipfile.is_zipfile(model):
+    try:
+        with zipfile.ZipFile(model) as archive:
+            texts = [archive.read(name) for name in archive.namelist() if name.endswith(".txt")]
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError):  # there is none, or it can't be read
         return None
-    with zipfile.ZipFile(model) as archive:
-        text = next((archive.read(name).decode(errors="replace") for name in archive.namelist() if name.endswith(".txt")), None)
-    return None if text is None else _checked(_labels(text), outputs, f"the list in {model}")
+    return _checked(_labels(texts[0].decode(errors="replace")), outputs, f"the list in {model}") if texts else None
 
 
 def _labels(text: str) -> dict[int, str]:

@@ -58,8 +58,7 @@ def fault_of(operator: Operator) -> Fault | None:
         fault = rule(operator)
         if fault:
             return fault
-    own = OWN_RULES.get(operator.name)
-    return own(operator) if own else None
+    return _own_fault(operator, OWN_RULES[operator.name]) if operator.name in OWN_RULES else None
 
 
 def refusal_of(operator: Operator) -> Fault | None:
@@ -142,6 +141,13 @@ RULES: tuple[Callable[[Operator], Fault | None], ...] = (_supported, _integers, 
 
 
 # Rules of some.
+
+
+def _own_fault(operator: Operator, rule: Callable[[Operator], Fault | None]) -> Fault | None:
+    try:
+        return rule(operator)
+    except (IndexError, TypeError, ZeroDivisionError):  # as of a damaged file that can be read
+        return Fault("its inputs, outputs or options are not those of such an operator", "Export the model again.")
 
 
 def _not_fused(operator: Operator) -> Fault | None:

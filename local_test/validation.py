@@ -37,6 +37,8 @@ LATE_PINGS = 3
 DESCRIBE_S = 60
 MOST_PRINTED = 200_000
 """Characters of a log that are noted."""
+MOST_MARKED, AROUND = 20, 100
+"""Of the rest so many lines with a mark, and so many characters on each side of it."""
 
 
 def validate(arguments: argparse.Namespace) -> int:
@@ -112,7 +114,7 @@ class Validation:
             "exit_code": outcome.exit_code,
             "seconds": round(outcome.seconds, 1),
             "failure": outcome.failure[:2_000],
-            "output": outcome.output[-MOST_PRINTED:],
+            "output": kept(outcome.output),
             "changed": list(outcome.changed),
             "model": sorted(str(path.relative_to(job.model)) for path in job.model.rglob("*") if path.is_file()),
         }
@@ -135,7 +137,7 @@ class Validation:
             began = time.monotonic()
             facts["stop_code"] = stop(program, STOP_SERVING_S)
             facts["stop_s"] = round(time.monotonic() - began, 1)
-        return {**facts, "changed": program.changed, "output": program.output()[-MOST_PRINTED:]}
+        return {**facts, "changed": program.changed, "output": kept(program.output())}
 
     def ask(self, endpoint: Endpoint, job: TransformJob) -> dict[str, Any]:
         """Ask a server that is ready for all that a product has to answer."""
@@ -150,6 +152,13 @@ class Validation:
         facts["bad"] = answered(partial(invoke, re.sub(rb"[^,\n]+", f"no-number-{MARK}".encode(), body, count=1)))
         facts["largest"] = answered(partial(invoke, filled(body, self.arguments.most_mb)))
         return facts
+
+
+def kept(log: str) -> str:
+    """Return a log's end, and above it whatever of the rest has a mark."""
+    rest, end = log[:-MOST_PRINTED], log[-MOST_PRINTED:]
+    found = [re.search(rf".{{0,{AROUND}}}{MARK}.{{0,{AROUND}}}", line) for line in rest.splitlines() if MARK in line]
+    return "".join(f"{match[0]}\n" for match in found[:MOST_MARKED] if match) + end
 
 
 def wait(endpoint: Endpoint, patience_s: float) -> dict[str, Any]:

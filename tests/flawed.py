@@ -26,6 +26,15 @@ async def answer(self, scope, receive, body=None):
     return got
 App.answer = answer
 """
+LOUD = """
+def loud(receive):
+    async def heard():
+        message = await receive()
+        print(message.get("body"), flush=True)
+        return message
+    return heard
+"""
+"""A body that did not come in one piece with its head is still to be received when it is answered."""
 JOB = """
 import os
 if len(sys.argv) < 2:
@@ -108,7 +117,9 @@ FLAWS = (
     Flaw("serve-fetches", "M-7", "serve", FETCH.format(indent="")),
     Flaw("ping-slow", "H-8", "serve", answering("if path == '/ping': await asyncio.sleep(3)")),
     Flaw("ping-logged", "H-37", "serve", answering("if path == '/ping': print('ping', flush=True)"), is_long=True),
-    Flaw("serve-logs-rows", "H-37", "serve", answering("if path == '/invocations': print(body, flush=True)")),
+    Flaw(
+        "serve-logs-rows", "H-37", "serve", LOUD + answering("if path == '/invocations': print(body); receive = loud(receive)")
+    ),
     Flaw("serve-other-type", "M-4", "serve", answering(after=ON_INVOKE + "got = replace(got, media_type='text/plain')")),
     Flaw("serve-one-more-row", "H-29", "serve", answering(after=ON_INVOKE + "got = replace(got, body=got.body + b'\\n0')")),
     Flaw(

@@ -31,6 +31,7 @@ from deploy.market.verdicts import Status, Verdict, exit_status
 from deploy.settings import Gate
 from deploy.supply import scan as scanning
 from deploy.supply.findings import Scan
+from local_test.validation import AROUND, MARK, kept
 from model import DECLARATION
 
 AT_ONCE = 4
@@ -240,6 +241,14 @@ def test_a_base_that_is_no_cleaner_is_not_recommended(tmp_path: Path, scans: Cal
     said = here(tmp_path, "berth:test", "--only", "scan", "--base-candidates", "debian:old")[1]
     assert "None of the bases is cleaner" in said
     assert "BASE_IMAGE" not in said
+
+
+def test_a_mark_far_above_the_end_of_a_log_is_noted() -> None:
+    log = f"x{'y' * 1_000}6.57{MARK},{'z' * 1_000}\n" + "a line\n" * 100_000
+    noted = kept(log)
+    assert log[:100] not in noted
+    assert noted.partition("\n")[0] == f"{'y' * (AROUND - 4)}6.57{MARK},{'z' * (AROUND - 1)}"
+    assert kept("short\n") == "short\n"
 
 
 # ---- the jobs, in containers

@@ -8,17 +8,22 @@ import random
 import subprocess
 import sys
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import graphs
+import numpy as np
 import pytest
 from conftest import ROOT, lacking
 
+from contract.edge import Column, Preprocessing
 from contract.errors import BadArtifact
 from edge import vela
 from edge.graph import Graph, Operator, Tensor, read_graph
 from edge.judge import Verdict, judge
 from edge.rules import SUPPORTED, fault_of
+from edge.student import Student
+from edge.tflite import write_float, write_int8
 
 
 def check(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -82,6 +87,19 @@ def test_corals_own_models_get_the_verdict_that_is_known_of_them(coral: Path, na
     assert (found.verdict, found.mapped, len(found.places)) == (verdict, operators, operators)
 
 
+def test_what_export_writes_as_int8_is_full_and_as_float_rejected(tmp_path: Path) -> None:
+    columns = tuple(Column(name, "number") for name in "abcd")
+    shapes = pairwise((4, 8, 3))
+    weights = tuple(np.linspace(-1, 1, before * after).reshape(before, after) for before, after in shapes)
+    student = Student(Preprocessing(columns, "T", "class", ("x", "y", "z")), weights, (np.zeros(8), np.zeros(3)))
+    rows = np.array([[-1.0, -0.5, 0.5, 1.0], [1.0, 0.5, -0.5, -1.0]])
+    verdicts = []
+    for content in (write_int8(student, rows)[0], write_float(student)):
+        (tmp_path / "model.tflite").write_bytes(content)
+        verdicts.append(judge(read_graph(tmp_path / "model.tflite")).verdict)
+    assert verdicts == [Verdict.FULL, Verdict.REJECTED]
+
+
 def test_the_table_says_what_runs_where_and_the_cure_follows(tmp_path: Path) -> None:
     done = check(graphs.write_dense(tmp_path / "ends.tflite", io="float32"), "--vela", "none")
     assert (done.returncode, done.stderr) == (1, "")
@@ -121,8 +139,6 @@ def data(name: str = "x", shape=(1, 4, 4, 8), dtype: str = "int8", **facts) -> T
 
 
 def constant(values, dtype: str = "int32", name: str = "c", shape=None, scales=()) -> Tensor:
-    import numpy as np
-
     array = np.asarray(values, dtype)
     shape = tuple(array.shape) if shape is None else shape
     return Tensor(name, dtype, shape, shape, scales, (0,) * len(scales), array.reshape(-1).view(np.uint8))
@@ -209,6 +225,15 @@ OPERATORS = {
     "sliced, with an axis added": (
         op("STRIDED_SLICE", [data(), *[constant([0] * 4)] * 2, constant([1] * 4)], newAxisMask=1),
         "it has strides other than 1, or adds dimensions",
+    ),
+    "mean without axes": (op("MEAN", [data()]), "its inputs, outputs or options are not those of such an operator"),
+    "softmax of a single number": (
+        op("SOFTMAX", [data("x", ())], [data("y", ())]),
+        "its inputs, outputs or options are not those of such an operator",
+    ),
+    "packed into a single number": (
+        op("PACK", [data("x", ())], [data("y", ())]),
+        "its inputs, outputs or options are not those of such an operator",
     ),
     "requantized": (op("QUANTIZE", [data()]), None),
     "quantized": (op("QUANTIZE", [data("given", dtype="float32")]), "its input given is float32"),

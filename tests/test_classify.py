@@ -101,6 +101,13 @@ def test_labels_that_a_model_carries_are_used(red: Path, tmp_path: Path) -> None
     assert edge("classify", "-m", model, "-i", red, "--delegate", "none").stdout.splitlines()[-1] == "rot: 1.00000"
 
 
+@pytest.mark.parametrize("behind", [b"PK\x05\x06" + bytes(18), b"PK\x05\x06" + bytes([1] * 18)], ids=["empty", "damaged"])
+def test_what_lies_behind_a_model_and_is_no_list_is_passed_over(behind: bytes, red: Path, tmp_path: Path) -> None:
+    model = graphs.write_colors(tmp_path / "c.tflite")
+    model.write_bytes(model.read_bytes() + behind)
+    assert edge("classify", "-m", model, "-i", red, "--delegate", "none").stdout.splitlines()[-1] == "0: 1.00000"
+
+
 # Pixels
 
 PIXELS = np.array([[[0, 127, 255]]], np.uint8)

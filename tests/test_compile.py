@@ -251,6 +251,16 @@ def test_a_model_that_is_compiled_already_is_told(tmp_path: Path) -> None:
     assert error.message == f"{model} is compiled already. Give the model that it was compiled from."
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="there is no /proc, which nobody can write to")
+def test_a_folder_that_can_t_be_written_to_is_told(stand_in: str, tmp_path: Path) -> None:
+    with graphs.write_dense(tmp_path / "full.tflite").open() as opened:
+        error = compile_(f"/proc/self/fd/{opened.fileno()}", "--image", stand_in).exception
+        assert isinstance(error, BadArtifact)
+        assert error.message == (
+            f"Nothing can be written to /proc/{os.getpid()}/fd: No such file or directory. Copy {opened.fileno()} elsewhere."
+        )
+
+
 # No compiler
 
 

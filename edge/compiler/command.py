@@ -52,7 +52,7 @@ def compile_model(model: Path, image: str) -> None:
 def _compile(engine: str, image: str, model: Path) -> tuple[Log, Path | None]:
     """Return what the compiler says, and the compiled model, now beside the other, where it is of use."""
     target = model.with_name(f"{model.stem}{ENDING}.tflite")
-    with tempfile.TemporaryDirectory(dir=model.parent, prefix=".compile-") as name:
+    with _folder_beside(model) as name:
         folder = Path(name)
         shutil.copyfile(model, folder / model.name)
         said = run_compiler(engine, image, folder, model.name)
@@ -66,6 +66,16 @@ def _compile(engine: str, image: str, model: Path) -> tuple[Log, Path | None]:
             raise BadArtifact(f"The compiler says that it compiled {model.name}, but left no {target.name}.", file=target.name)
         (folder / target.name).replace(target)
     return log, target
+
+
+def _folder_beside(model: Path) -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(dir=model.parent, prefix=".compile-")
+    except OSError as error:
+        where = model.parent.resolve()
+        raise BadArtifact(
+            f"Nothing can be written to {where}: {error.strerror}. Copy {model.name} elsewhere.", file=str(model)
+        ) from error
 
 
 def _manifest(model: Path) -> EdgeManifest | None:

@@ -63,7 +63,14 @@ def run_compiler(engine: str, image: str, folder: Path, name: str) -> str:
         "--tmpfs",
         "/tmp",  # noqa: S108 the container's own
     )
-    place = ("--user", f"{os.getuid()}:{os.getgid()}", "--volume", f"{folder.resolve()}:/model", "--workdir", "/model")
+    place = (
+        "--user",
+        f"{os.getuid()}:{os.getgid()}",
+        "--mount",
+        f"type=bind,source={folder.resolve()},target=/model",
+        "--workdir",
+        "/model",
+    )
     words = ("--show_operations", "--out_dir", "/model", name)
     try:
         done = _run(engine, ("run", "--rm", *options, *place, image, *words), RUN_S)
