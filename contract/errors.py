@@ -201,7 +201,8 @@ class AlgorithmError(BerthError):
 
 
 class ExportFailed(AlgorithmError):
-    """The ONNX model can't be made, or doesn't say what the scikit-learn model says."""
+    """The ONNX model can't be made, or doesn't say what the scikit-learn model says; or a file for devices is outside its
+    tolerance."""
 
     code = "export_failed"
 
