@@ -108,18 +108,20 @@ class EdgeManifest:
 
     teacher: Mapping[str, Any]
     """`fingerprint_of` the model directory's manifest: the model that the student was taught by."""
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None
+    """None where nothing was made of a student: ONNX takes what the server takes."""
     quantization: Mapping[str, Mapping[str, Any]]
     """Of INT8: `input` and `output`, each `{"scale", "zero_point"}`: value = scale * (integer - zero_point)."""
     samples: tuple[Mapping[str, Any], ...]
-    """The model directory's sample rows, `{"row": {feature: value}, "prediction": ..}`, and what INT8 said of them."""
+    """The model directory's sample rows, `{"row": {feature: value}, "prediction": ..}`, and what INT8 said of them; none
+    without INT8."""
     bound: float
-    """How far INT8's answers to the samples may be off on another machine, whose kernels may round otherwise: in the
-    target's unit, or of a probability."""
+    """How far INT8's answers to the samples may be off on another machine's CPU: one step of its output, in the target's unit,
+    or of a probability. The kernels are of integers and say the same everywhere; what is around them is of floats."""
     artifacts: Mapping[str, Mapping[str, Any]]
     """For each file or folder `{"size_bytes", "sha256"}` and its figures. On held-out rows: `r2` and `mae`, or `accuracy` and
     `log_loss`. On every row, training's too: `largest_difference` from the server's ONNX model, `student_difference` from
-    the student in float64, both in the target's unit, or of a probability."""
+    the student in float64, where there is one, both in the target's unit, or of a probability."""
     data: Mapping[str, Any]
     """Rows taught with and held out, and the figures of `teacher` and `student` on the latter."""
     versions: Mapping[str, str]
@@ -130,13 +132,15 @@ class EdgeManifest:
 
     def to_json(self) -> dict[str, Any]:
         """Return the manifest as JSON types."""
-        return {**{item.name: getattr(self, item.name) for item in fields(self)}, "preprocessing": self.preprocessing.to_json()}
+        told = self.preprocessing.to_json() if self.preprocessing else None
+        return {**{item.name: getattr(self, item.name) for item in fields(self)}, "preprocessing": told}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> EdgeManifest:
         """Return the manifest of a JSON document; raises KeyError or TypeError where it is none."""
         own = {item.name: document[item.name] for item in fields(cls)}
-        own.update(preprocessing=Preprocessing.from_json(own["preprocessing"]), samples=tuple(own["samples"]))
+        told = own["preprocessing"]
+        own.update(preprocessing=Preprocessing.from_json(told) if told else None, samples=tuple(own["samples"]))
         return cls(**own)
 
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+
 FOLDER = click.Path(path_type=Path)
 KINDS = ("onnx", "tflite", "coreml", "all")
+
+
+def _finite(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    """Return a loss; click's own range takes nan."""
+    if not 0 <= value < math.inf:
+        raise click.BadParameter(f"{value} isn't a finite number of at least 0.", context, parameter)
+    return value
 
 
 @click.command()
@@ -18,16 +27,24 @@ KINDS = ("onnx", "tflite", "coreml", "all")
 @click.option(
     "--data", type=FOLDER, help="The training channel, a folder or a CSV file; MODEL/../input/data/training unless given."
 )
-@click.option("--validation", type=FOLDER, help="The validation channel, of a model that had one; beside the training channel.")
+@click.option(
+    "--validation", type=FOLDER, help="The same of the validation channel, of a model that had one; `validation` beside it."
+)
 @click.option(
     "--student-loss",
     type=float,
+    callback=_finite,
     default=0.05,
     show_default=True,
     help="How far below the model's the student's R2 or accuracy may be.",
 )
 @click.option(
-    "--int8-loss", type=float, default=0.02, show_default=True, help="How far below the student's the int8 file's may be."
+    "--int8-loss",
+    type=float,
+    callback=_finite,
+    default=0.02,
+    show_default=True,
+    help="How far below the student's the int8 file's may be.",
 )
 @click.option("--trust-joblib", is_flag=True, help="Compare ONNX with model.joblib too: loading it runs what is in it.")
 def export(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import tempfile
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from contract.edge import METADATA, Preprocessing
 from contract.errors import ExportFailed
-from edge.export.student import Student
+from edge.export.student import Array, Student
 from edge.libraries import library
 
 MISSING = -3e38
@@ -34,7 +35,7 @@ def write_package(student: Student, path: Path) -> None:
 
     A category is the index of its choice, a missing value MISSING.
     """
-    with _quiet():
+    with _quiet(), _scratch(path.parent):
         tools = library("coremltools")
         program = _program(student, tools)
         made = tools.convert(
@@ -91,14 +92,14 @@ def _program(student: Student, tools: Any) -> Any:
     @builder.program(input_specs=[builder.TensorSpec(shape=shape)], opset_version=tools.target.iOS15)  # type: ignore[untyped-decorator]
     def program(features: Any) -> Any:
         layer = _encoded(builder, features, student.preprocessing)
-        layers = list(zip(student.weights, student.biases, strict=True))
-        for index, (weight, bias) in enumerate(layers, 1):
-            layer = builder.linear(x=layer, weight=weight.T.astype(np.float32), bias=bias.astype(np.float32))
-            layer = builder.relu(x=layer) if index < len(layers) else layer
+        *hidden, (weight, bias) = zip(student.weights, student.biases, strict=True)
+        for each in hidden:
+            layer = builder.relu(x=_linear(builder, layer, *each))
         if student.preprocessing.kind == "class":
-            return builder.softmax(x=layer, axis=-1, name=CLASS)
-        spread = builder.mul(x=layer, y=np.float32(student.preprocessing.deviation))
-        return builder.add(x=spread, y=np.float32(student.preprocessing.mean), name=NUMBER)
+            return builder.softmax(x=_linear(builder, layer, weight, bias), axis=-1, name=CLASS)
+        # The target's unit within the last layer: coremltools fails to fuse an addition of one number into a layer.
+        spread, mean = student.preprocessing.deviation, student.preprocessing.mean
+        return _linear(builder, layer, weight * spread, bias * spread + mean, name=NUMBER)
 
     return program
 
@@ -126,6 +127,10 @@ def _encoded(builder: Any, features: Any, preprocessing: Preprocessing) -> Any:
         apart = builder.abs(x=builder.sub(x=indexes, y=_row([slot for _, slot in slots])))
         parts.append(builder.cast(x=builder.less(x=apart, y=np.float32(0.5)), dtype="fp32"))
     return builder.concat(values=parts, axis=1) if len(parts) > 1 else parts[0]
+
+
+def _linear(builder: Any, x: Any, weight: Array, bias: Array, **name: str) -> Any:
+    return builder.linear(x=x, weight=weight.T.astype(np.float32), bias=bias.astype(np.float32), **name)
 
 
 def _gather(builder: Any, x: Any, indexes: list[int]) -> Any:
@@ -156,6 +161,16 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
+
+
+@contextlib.contextmanager
+def _scratch(folder: Path) -> Iterator[None]:
+    """Have coremltools put its temporary files into a folder that goes whatever happens."""
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def _value(given: Any, known: Mapping[str, Any]) -> Any:

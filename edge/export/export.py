@@ -6,23 +6,21 @@ Each file is read back and run on every row before it takes its place; outside t
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from contract.edge import COMPILED, COREML, EDGE, FLOAT, FOLDER, INT8, EdgeManifest, fingerprint_of, write_edge_manifest
+from contract.edge import COREML, EDGE, FLOAT, FOLDER, INT8, EdgeManifest, Preprocessing, fingerprint_of, write_edge_manifest
 from contract.errors import BadArtifact, MissingLibrary
-from contract.files import TEMPORARY
 from contract.manifest import ONNX, Manifest, read_manifest
 from edge.export import coreml, tflite
-from edge.export.figures import difference, rounded, score, spell
+from edge.export.figures import check_held_out, difference, rounded, score, spell
+from edge.export.output import check_output, output, place
 from edge.export.rows import Data, read_data
 from edge.export.student import Array, Student, teach
 from edge.export.teacher import Answer, against_joblib, load_teacher, sample_matrix
@@ -31,13 +29,14 @@ from edge.libraries import library
 
 MOST_ROWS = 20_000
 """Rows that files are run on, at most; of more an even selection is taken, and of those held out all are."""
-OWN = (ONNX, INT8, FLOAT, COREML, COMPILED)
 LIBRARIES = {
     "onnx": ("onnxruntime",),
     "tflite": ("ai-edge-litert", "scikit-learn", "numpy"),
     "coreml": ("coremltools", "scikit-learn", "numpy"),
 }
 """Whose versions shape which files."""
+DIFFERENCES = {"teacher": "largest_difference", "student": "student_difference"}
+SPELLED = {"model": "largest_difference", "student": "student_difference"}
 SAY = "export: {}".format
 
 
@@ -49,9 +48,16 @@ class Lesson:
     manifest: Manifest
     data: Data
     teacher: Answer
-    student: Student
-    inputs: Array
-    """Encoded rows that the student learnt from."""
+
+    @cached_property
+    def taught(self) -> tuple[Student, Array]:
+        """The student, and the encoded rows that it learnt from; it is taught when a file of it is first wanted."""
+        return teach(self.manifest, self.teacher, self.data.train.matrix)
+
+    @property
+    def student(self) -> Student:
+        """What the files but ONNX are made of."""
+        return self.taught[0]
 
 
 @dataclass
@@ -91,15 +97,17 @@ def export(
         DamagedModel: the model directory isn't what its manifest says.
         BadData: the rows aren't those that the model was trained on.
         MissingLibrary: a kind that was asked for needs it.
+        BadArtifact: `out` can't be written to, or holds what isn't an export's.
         ExportFailed: a file is outside the tolerance; nothing is left of it.
     """
-    lesson = _learn(model, training, validation, trust_joblib=trust_joblib)
     chosen, out = list(kinds or EXPORTERS), out or model / FOLDER
-    with _beside(out) as folder:
+    check_output(out)
+    lesson = _lesson(model, training, validation, trust_joblib=trust_joblib)
+    with output(out) as folder:
         made, left_out = _make(lesson, folder, chosen, insist=bool(kinds))
         manifest = _verified(lesson, made, left_out, tolerance)
         manifest = write_edge_manifest(folder, manifest)
-        _place(folder, out, list(manifest.artifacts))
+        place(folder, out, list(manifest.artifacts))
     sizes = ", ".join(f"{name} {entry['size_bytes']:,} bytes" for name, entry in manifest.artifacts.items())
     print(SAY(f"{out}: {sizes}, {EDGE}"), flush=True)
     return manifest
@@ -113,7 +121,7 @@ def export_onnx(lesson: Lesson, folder: Path) -> Made:
 
 def export_tflite(lesson: Lesson, folder: Path) -> Made:
     """Write the student as int8 and as float32, and ask both through the runner that goes to devices."""
-    whole, quantization = tflite.write_int8(lesson.student, lesson.inputs)
+    whole, quantization = tflite.write_int8(*lesson.taught)
     answers = {}
     for name, content in ((INT8, whole), (FLOAT, tflite.write_float(lesson.student))):
         (folder / name).write_bytes(content)
@@ -131,7 +139,7 @@ EXPORTERS: Mapping[str, Exporter] = {"onnx": export_onnx, "tflite": export_tflit
 """What `export` takes, but `all`, which insists on each."""
 
 
-def _learn(model: Path, training: Path | None, validation: Path | None, *, trust_joblib: bool) -> Lesson:
+def _lesson(model: Path, training: Path | None, validation: Path | None, *, trust_joblib: bool) -> Lesson:
     manifest = read_manifest(model)
     teacher = load_teacher(model, manifest)
     channels = model.parent / "input" / "data"
@@ -142,14 +150,14 @@ def _learn(model: Path, training: Path | None, validation: Path | None, *, trust
             "on: --data DIR.",
             file=str(model),
         )
-    data = read_data(manifest, training, validation or channels / "validation")
+    data = read_data(manifest, training, validation or training.parent / "validation")
+    check_held_out(teacher(data.held_out.matrix), data.held_out.target, manifest)
     told = f"{len(data.train):,} rows to learn from, {len(data.held_out):,} held out, the same as the model's"
     print(SAY(f"{training}: {told}"), flush=True)
     if trust_joblib:
         off = against_joblib(teacher, model, manifest, data.every)
         print(SAY(f"{ONNX} is within {off:.3g} of model.joblib on {len(data.every):,} rows"), flush=True)
-    student, inputs = teach(manifest, teacher, data.train.matrix)
-    return Lesson(model, manifest, data, teacher, student, inputs)
+    return Lesson(model, manifest, data, teacher)
 
 
 def _make(lesson: Lesson, folder: Path, kinds: Sequence[str], *, insist: bool) -> tuple[dict[str, Made], dict[str, str]]:
@@ -173,33 +181,31 @@ def _verified(lesson: Lesson, made: Mapping[str, Made], left_out: Mapping[str, s
         ExportFailed: one isn't.
     """
     data, labels, rows = lesson.data, lesson.manifest.labels, _rows(lesson.data)
-    told, learnt = lesson.teacher(rows), lesson.student.answer(rows)
     held_out = slice(len(rows) - len(data.held_out), None)
-    figures = {
-        name: score(found[held_out], data.held_out.target, labels) for name, found in (("teacher", told), ("student", learnt))
-    }
+    answers = {"teacher": lesson.teacher(rows)}
+    if made.keys() - {"onnx"}:
+        answers["student"] = lesson.student.answer(rows)
+    figures = {name: score(found[held_out], data.held_out.target, labels) for name, found in answers.items()}
     for name, graded in figures.items():
         print(SAY(f"{name}, on {len(data.held_out):,} held-out rows: {spell(graded)}"), flush=True)
-    bounds = Bounds.of(figures, told, len(data.held_out), tolerance, is_class=bool(labels))
+    bounds = Bounds.of(figures, answers["teacher"], len(data.held_out), tolerance, is_class=bool(labels))
     bounds.check_student(figures)
     artifacts = {}
     for name, answer in {name: answer for each in made.values() for name, answer in each.answers.items()}.items():
         found = answer(rows)
-        entry = {
-            **score(found[held_out], data.held_out.target, labels),
-            "largest_difference": difference(found, told),
-            "student_difference": difference(found, learnt),
-        }
+        entry = score(found[held_out], data.held_out.target, labels)
+        entry |= {DIFFERENCES[other]: difference(found, told) for other, told in answers.items()}
         print(SAY(_line(name, entry)), flush=True)
         bounds.check_file(name, entry)
         artifacts[name] = rounded(entry)
     quantization = {key: value for each in made.values() for key, value in each.quantization.items()}
+    preprocessing = lesson.student.preprocessing if "student" in answers else None
     return EdgeManifest(
         teacher=fingerprint_of(lesson.manifest),
-        preprocessing=lesson.student.preprocessing,
+        preprocessing=preprocessing,
         quantization=quantization,
         samples=_samples(lesson, made),
-        bound=_bound(lesson.student, quantization),
+        bound=_bound(preprocessing, quantization),
         artifacts=artifacts,
         data={
             "train_rows": len(data.train),
@@ -241,53 +247,14 @@ def _samples(lesson: Lesson, made: Mapping[str, Made]) -> tuple[Mapping[str, Any
     return tuple({"row": sample["row"], "prediction": said} for sample, said in zip(lesson.manifest.samples, told, strict=True))
 
 
-def _bound(student: Student, quantization: Mapping[str, Any]) -> float:
-    """Return two steps of the int8 output in the answer's unit; a logit's step changes a probability by half of it at most."""
-    step = float(quantization["output"]["scale"]) if quantization else 0.0
-    return 2 * step * student.preprocessing.deviation if student.preprocessing.kind == "number" else step
+def _bound(preprocessing: Preprocessing | None, quantization: Mapping[str, Any]) -> float:
+    """Return one step of the int8 output in the answer's unit; logits a step off change a probability by half of it at most."""
+    if preprocessing is None or not quantization:
+        return 0.0
+    step = float(quantization["output"]["scale"])
+    return step * preprocessing.deviation if preprocessing.kind == "number" else step / 2
 
 
 def _line(name: str, entry: Mapping[str, Any]) -> str:
-    off = f"at most {entry['largest_difference']:.3g} from the model and {entry['student_difference']:.3g} from the student"
-    return f"{name}: {spell(dict(entry))}; {off}"
-
-
-@contextmanager
-def _beside(out: Path) -> Iterator[Path]:
-    """Give a folder within `out` to write into, gone afterwards; what an earlier export that was killed left there goes too.
-
-    Raises:
-        BadArtifact: nothing can be written there.
-    """
-    had = out.exists()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".export.", suffix=TEMPORARY, dir=out))
-    except OSError as error:
-        raise BadArtifact(
-            f"Nothing can be written to {out} ({error.strerror}). Name another folder: --out DIR.", file=str(out)
-        ) from error
-    for left in set(out.glob(f".export.*{TEMPORARY}")) - {folder}:
-        shutil.rmtree(left, ignore_errors=True)
-    folder.chmod(0o755)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if not had and not any(out.iterdir()):
-            out.rmdir()
-
-
-def _place(folder: Path, out: Path, names: Sequence[str]) -> None:
-    """Put finished files over an earlier export's: its manifest goes first, the new one comes last, others' files stay."""
-    for file in folder.rglob("*"):
-        file.chmod(0o755 if file.is_dir() else 0o644)  # coremltools leaves a folder to its owner alone
-        if file.is_file():
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
-    (out / EDGE).unlink(missing_ok=True)
-    for name in OWN:
-        old = out / name
-        shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
-    for name in [*names, EDGE]:
-        (folder / name).rename(out / name)
+    off = [f"{entry[key]:.3g} from the {what}" for what, key in SPELLED.items() if key in entry]
+    return f"{name}: {spell(dict(entry))}; at most {' and '.join(off)}"

@@ -8,10 +8,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.errors import BadData
+from contract.manifest import Manifest
 from edge.export.teacher import Answers
 
-LEAST = 1e-15
-"""Of a probability, for its logarithm; scikit-learn's log_loss has float64's step, twice as much."""
+LEAST = float(np.finfo(np.float64).eps)
+"""Of a probability, for its logarithm; it is that of scikit-learn's log_loss."""
+
+SAME = 1e-4
+"""How far a figure may be off the one of training, in shares of it: by float32's rounding, which no other row hides in."""
+
+
+def check_held_out(answers: Answers, target: NDArray[Any], manifest: Manifest) -> None:
+    """Raise BadData where the model is worth another thing on these rows than on those that its training held out.
+
+    Of the rows to learn from the manifest has the sha256, of these only their number and the model's figures on them.
+    """
+    found = score(answers, target, manifest.labels)
+    if manifest.labels and "validation:log_loss" in manifest.metrics:
+        del found["accuracy"]  # of two classes as likely as each other either may have been taken
+    if not manifest.labels and not np.ptp(target):
+        del found["r2"]  # there is none
+    told = {name: float(manifest.metrics.get(f"validation:{name}", value)) for name, value in found.items()}
+    rounding = float(manifest.parity["bound"])  # of one answer
+    units = {name: abs(value) if name == "mae" else max(abs(value), 1) for name, value in told.items()}
+    off = {name: value for name, value in found.items() if not abs(value - told[name]) <= SAME * units[name] + rounding}
+    if off:
+        name, value = next(iter(off.items()))
+        raise BadData(
+            f"The rows held out aren't those of this model's training: its {name} on them is {value:.6g}, where training had "
+            f"{told[name]:.6g}. Give the channels of its training job: --data DIR, and --validation DIR if it had one.",
+            found=value,
+            expected=told[name],
+        )
 
 
 def score(answers: Answers, target: NDArray[Any], labels: Sequence[str]) -> dict[str, float]:

@@ -9,7 +9,6 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from contract.manifest import Manifest
 from edge.libraries import library
 
 LARGEST = float(np.finfo(np.float32).max)
+"""As training reads; what lies half a step beyond, the server and the runner still take, and round to this."""
 ENDINGS = (".csv", ".csv.gz")
 GZIP = b"\x1f\x8b"
 
@@ -90,7 +90,7 @@ def read_data(manifest: Manifest, training: Path, validation: Path) -> Data:
     drop = values.get("bad_rows") == "drop"
     table = read_table(training, manifest, drop=drop)
     if str(about["held_out_by"]).startswith("the channel"):
-        data = Data(table, read_table(validation, manifest, drop=drop))
+        data = Data(table, read_table(validation, manifest, drop=drop, option="--validation"))
     else:
         data = _split(table, int(values["seed"]), float(values["validation_fraction"]), int(values["validation_rows"]))
     found, expected = data.train.fingerprint(), about["sha256"]
@@ -104,8 +104,14 @@ def read_data(manifest: Manifest, training: Path, validation: Path) -> Data:
     return data
 
 
-def read_table(path: Path, manifest: Manifest, *, drop: bool = False) -> Table:
+def read_table(path: Path, manifest: Manifest, *, drop: bool = False, option: str = "--data") -> Table:
     """Return all rows of a channel's folder, in the order of its files' paths, or of one file; CSV with a header or without.
+
+    Args:
+        path: the folder or the file.
+        manifest: of the model.
+        drop: whether to leave out rows with a fault.
+        option: that names another path, for messages.
 
     Raises:
         BadChannel: there is no CSV.
@@ -113,7 +119,7 @@ def read_table(path: Path, manifest: Manifest, *, drop: bool = False) -> Table:
         BadData: a value can't be used, and rows with faults aren't to be dropped.
     """
     declared: list[Declared] = [*manifest.declaration.features, manifest.declaration.target]
-    rows = [row for file in _files(path) for row in _rows(file, declared, drop=drop)]
+    rows = [row for file in _files(path, option) for row in _rows(file, declared, drop=drop)]
     if not rows:
         raise BadChannel(f"{path} has no rows; the CSV files that the model was trained on were expected.")
     is_number = declared[-1].kind == "number"
@@ -121,7 +127,7 @@ def read_table(path: Path, manifest: Manifest, *, drop: bool = False) -> Table:
     return Table(np.array([row[:-1] for row in rows], dtype=np.float64).astype(np.float32), target)
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path, option: str) -> list[Path]:
     if path.is_file():
         return [path]
     found = sorted(file for file in path.rglob("*") if file.is_file() and file.stat().st_size)
@@ -130,7 +136,8 @@ def _files(path: Path) -> list[Path]:
     if not chosen:
         held = ", ".join(file.name for file in files[:5]) or "no file"
         raise BadChannel(
-            f"{path} holds {held}; the CSV files that the model was trained on were expected. Name their folder: --data DIR. "
+            f"{path} holds {held}; the CSV files that the model was trained on were expected. Name their folder: "
+            f"{option} DIR. "
             "A channel in another format has to be written as CSV first."
         )
     return chosen
@@ -139,18 +146,34 @@ def _files(path: Path) -> list[Path]:
 def _rows(file: Path, declared: Sequence[Declared], *, drop: bool) -> Iterator[list[Any]]:
     content = file.read_bytes()
     try:
-        text = (gzip.decompress(content) if content.startswith(GZIP) else content).decode()
+        text = (gzip.decompress(content) if content.startswith(GZIP) else content).decode("utf-8-sig")
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise BadData(f"{file} is not CSV in UTF-8: {error}.", file=file.name) from error
-    lines = (row for row in csv.reader(io.StringIO(text, newline=""), skipinitialspace=True) if row)
-    first = next(lines, [])
-    positions, has_header = _positions([cell.strip() for cell in first], declared, file)
-    for number, cells in enumerate(lines if has_header else chain([first], lines), 1):
+    try:
+        lines = [row for row in csv.reader(io.StringIO(text, newline=""), skipinitialspace=True) if row]
+    except csv.Error as error:
+        raise BadData(f"{file} is not CSV: {error}.", file=file.name) from error
+    positions, has_header = _positions([cell.strip() for cell in lines[0]], declared, file) if lines else ([], False)
+    width = len(lines[0]) if lines else 0
+    for number, cells in enumerate(lines[has_header:], 1):
         try:
-            yield [_value(cells[at], column) for at, column in zip(positions, declared, strict=True)]
-        except (ValueError, IndexError) as error:
+            yield _read(cells, width, positions, declared)
+        except ValueError as error:
             if not drop:
                 raise BadData(f"{file.name} row {number}: {error}.", file=file.name, row=number) from error
+
+
+def _read(cells: list[str], width: int, positions: Sequence[int], declared: Sequence[Declared]) -> list[float | str]:
+    """Return a row's values; the cells that a short row lacks are empty, as they are to training."""
+    whole = [*cells, *[""] * (width - len(cells))]
+    try:
+        if len(cells) > width:
+            raise ValueError
+        return [_value(whole[at], column) for at, column in zip(positions, declared, strict=True)]
+    except ValueError as error:
+        if len(cells) != width:
+            raise ValueError(f"it has {len(cells)} cells where {width} were expected") from error
+        raise
 
 
 def _positions(cells: list[str], declared: Sequence[Declared], file: Path) -> tuple[list[int], bool]:

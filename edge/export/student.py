@@ -27,10 +27,15 @@ REPEATED = 8_000
 has learnt, and students that heard less of that noise were better, in 20 splits of two data sets."""
 FEW = 12
 """A number with at most so many values is chosen from one of the two rows, not put between them: there is no half a river."""
-LEAST_PROBABILITY = 0.005
-"""Below it probabilities are the same to the student: the logarithm of nothing would take all of its eight bits."""
+LEAST_SHARE, MOST_SHARES = 0.02, 100_000
+"""A row is learnt once a class that it has at least this probability of, which is the lesson's weight; of more than so many
+lessons the weightiest are learnt, for time's sake."""
+
+LEARNING = {"hidden_layer_sizes": HIDDEN, "learning_rate_init": 0.01, "tol": 0}
 
 Array = NDArray[np.float64]
+Layers = tuple[tuple[Array, ...], tuple[Array, ...]]
+"""Weights and biases."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +79,11 @@ def teach(manifest: Manifest, teacher: Answer, matrix: NDArray[np.float32], seed
     if preprocessing.kind == "number":
         spread = float(told.std())
         preprocessing = _scaled_to(preprocessing, float(told.mean()), spread if spread > 0 else 1.0)
-        wanted = (told - preprocessing.mean) / preprocessing.deviation
-    else:
-        logits = np.log(np.maximum(told, LEAST_PROBABILITY))
-        wanted = logits - logits.mean(axis=1, keepdims=True)
     inputs = encode(preprocessing, lessons)
-    weights, biases = _fit(inputs, wanted, seed)
+    if preprocessing.kind == "number":
+        weights, biases = _fit_number(inputs, (told[:, 0] - preprocessing.mean) / preprocessing.deviation, seed)
+    else:
+        weights, biases = _fit_classes(inputs, told, seed)
     return Student(preprocessing, weights, biases), inputs
 
 
@@ -130,21 +134,43 @@ def mixed(matrix: NDArray[np.float32], is_category: Sequence[bool], chance: np.r
     return np.where(few | np.isnan(between), either, between).astype(np.float32)
 
 
-def _fit(inputs: Array, wanted: Array, seed: int) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+def _fit_number(inputs: Array, wanted: Array, seed: int) -> Layers:
     network = library("sklearn.neural_network").MLPRegressor(
-        hidden_layer_sizes=HIDDEN,
-        alpha=0.1,
-        learning_rate_init=0.01,
-        batch_size=128,
-        max_iter=40,
-        tol=0,
-        n_iter_no_change=40,
-        random_state=seed,
+        alpha=0.1, batch_size=128, max_iter=40, n_iter_no_change=40, random_state=seed, **LEARNING
     )
+    _let_learn(network, inputs, wanted)
+    return tuple(network.coefs_), tuple(network.intercepts_)
+
+
+def _fit_classes(inputs: Array, told: Answers, seed: int) -> Layers:
+    """Return layers whose outputs are logits: what cross-entropy with the probabilities asks for."""
+    network = library("sklearn.neural_network").MLPClassifier(
+        alpha=0.03, batch_size=256, max_iter=15, n_iter_no_change=15, random_state=seed, **LEARNING
+    )
+    rows, classes = _shares(told)
+    _let_learn(network, inputs[rows], classes, sample_weight=told[rows, classes])
+    weights, biases = list(network.coefs_), list(network.intercepts_)
+    if told.shape[1] == 2:  # one output, the logarithm of the odds; of logits it is the difference
+        weights[-1] = np.hstack([-weights[-1] / 2, weights[-1] / 2])
+        biases[-1] = np.hstack([-biases[-1] / 2, biases[-1] / 2])
+    return tuple(weights), tuple(biases)
+
+
+def _shares(told: Answers) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return rows and classes to learn, a pair a lesson: each row's likely classes, and each class where it is likeliest."""
+    least = (
+        LEAST_SHARE if told.size <= MOST_SHARES else max(LEAST_SHARE, np.partition(told, -MOST_SHARES, axis=None)[-MOST_SHARES])
+    )
+    chosen = told >= least
+    chosen[told.argmax(axis=0), np.arange(told.shape[1])] = True
+    rows, classes = np.nonzero(chosen)
+    return rows, classes
+
+
+def _let_learn(network: Any, inputs: Array, wanted: NDArray[Any], **options: Any) -> None:
     with warnings.catch_warnings(), library("threadpoolctl").threadpool_limits(1):
         warnings.simplefilter("ignore", library("sklearn.exceptions").ConvergenceWarning)  # it stops when its time is up
-        network.fit(inputs, wanted.ravel() if wanted.shape[1] == 1 else wanted)
-    return tuple(network.coefs_), tuple(network.intercepts_)
+        network.fit(inputs, wanted, **options)
 
 
 def _scaled_to(preprocessing: Preprocessing, mean: float, deviation: float) -> Preprocessing:
