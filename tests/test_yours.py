@@ -78,6 +78,14 @@ def test_make_run_trains_and_serves_another_data_set(tree: Path) -> None:
     assert_speaks_of_itself((tree / "build" / "ml" / "model" / "manifest.json").read_text())
 
 
+def test_make_run_takes_a_model_of_two_features(tmp_path: Path) -> None:
+    tree = lay_diabetes(tmp_path)
+    (tree / "model" / "features.py").write_text(DIABETES.replace("age sex bmi bp s1 s2 s3 s4 s5 s6", "bmi bp"))
+    output = make(tree, "run", "HYPERPARAMETERS=estimator=ridge")
+    assert "== All answered ==" in output
+    assert "< Row 1 has 3 values; the model takes 2: bmi, bp." in output
+
+
 def test_penguins_are_told_apart_with_missing_cells_and_text_categories(penguins: Path) -> None:
     output = make(penguins, "run", "HYPERPARAMETERS=cv_folds=5")
     (accuracy,) = re.findall(r"metric cv:accuracy=([0-9.]+);", output)
