@@ -1,8 +1,10 @@
 # Each verb does its own set-up; each also works in CodeBuild. `make` alone prints them.
 PYTHON ?= python3
 IMAGE ?= berth:latest
+TARGET ?= image
 BASE_IMAGE ?= debian:trixie-slim
 DATA ?= model/sample
+MODEL ?= build/ml/model
 HYPERPARAMETERS ?=
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
@@ -36,9 +38,16 @@ serve: setup ## the same, but leave the server running on port 8080 (PORT=)
 test: setup-test ## run every test this machine can run; REQUIRE_ALL=1 fails where one can't
 	.venv/bin/python -m pytest
 
-image: ## build the image: IMAGE=name:tag, BASE_IMAGE=
-	docker build --file container/Dockerfile --tag $(IMAGE) --platform linux/amd64 $(SINGLE_MANIFEST) \
+image: ## build the image: IMAGE=name:tag, BASE_IMAGE=, TARGET=edge for devices
+	docker build --file container/Dockerfile --target $(TARGET) --tag $(IMAGE) --platform linux/amd64 $(SINGLE_MANIFEST) \
 	  --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --build-arg SOURCE=$(SOURCE) .
+
+export: setup-export ## make models for devices of MODEL, in MODEL/edge, judged on DATA: ARGS="tflite --out DIR .."
+	@[ -f '$(MODEL)/manifest.json' ] || [ '$(MODEL)' != build/ml/model ] || $(RUN) run --data '$(DATA)' >/dev/null
+	@.venv/bin/python -m edge export --model '$(MODEL)' --data '$(DATA)' $(ARGS)
+
+photos: setup-export ## build the demo model of image classification, build/photos, and judge it on photos: ARGS="--out DIR"
+	@.venv/bin/python -m edge photos $(ARGS)
 
 base-image: ## make the base from the Debian archive, where no registry can be reached: BASE_IMAGE=, MIRROR=, CA_BUNDLE=
 	MIRROR='$(MIRROR)' CA_BUNDLE='$(CA_BUNDLE)' container/base $(BASE_IMAGE)
@@ -120,7 +129,10 @@ setup:
 setup-deploy:
 	@mkdir -p build && $(PYTHON) .ci/venv .venv-deploy deploy
 
+setup-export:
+	@mkdir -p build && $(PYTHON) .ci/venv .venv export
+
 setup-test:
 	@mkdir -p build && $(PYTHON) .ci/venv .venv test
 
-.PHONY: help run serve test image base-image run-image local-mode rehearse conformance foreign doctor soak load scan sbom push deploy publish fresh $(DEPLOY_VERBS) cloud settings hyperparameters lint format lock clean setup setup-deploy setup-test
+.PHONY: help run serve test image export photos base-image run-image local-mode rehearse conformance foreign doctor soak load scan sbom push deploy publish fresh $(DEPLOY_VERBS) cloud settings hyperparameters lint format lock clean setup setup-deploy setup-export setup-test

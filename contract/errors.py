@@ -201,7 +201,7 @@ class AlgorithmError(BerthError):
 
 
 class ExportFailed(AlgorithmError):
-    """The ONNX model can't be made, or doesn't say what the scikit-learn model says."""
+    """The ONNX model, or a file for devices, can't be made, or doesn't say what the model it is made of says."""
 
     code = "export_failed"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -11,6 +12,7 @@ from edge import command
 from edge.check import check
 from edge.classify import classify
 from edge.compiler.command import compile_model
+from edge.photos.command import photos
 
 VERBS: tuple[click.Command, ...] = (
     command.export,
@@ -18,6 +20,7 @@ VERBS: tuple[click.Command, ...] = (
     check,
     classify,
     compile_model,
+    photos,
 )
 
 
@@ -29,12 +32,18 @@ def main() -> None:
 for verb in VERBS:
     main.add_command(verb)
 
-if __name__ == "__main__":
+
+def run(words: Sequence[str] | None = None) -> None:
+    """Run a verb, by default as the command line says; end with its message where it fails."""
     try:
-        main()
+        main(words)
     except BerthError as error:
         print(error.message, file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("\nStopped; nothing half-written is left.", file=sys.stderr)
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    run()

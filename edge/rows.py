@@ -9,6 +9,7 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,12 @@ def read_data(manifest: Manifest, training: Path, validation: Path) -> Data:
         BadData: a value can't be used, or these aren't the rows that the model was trained on.
     """
     values, about = manifest.hyperparameters, manifest.data
+    if "hosts" in about:
+        raise BadData(
+            f"This model was trained on {len(about['hosts'])} hosts, each of which split its own rows: which of them it did "
+            "not see can't be told here. Train on one host to export.",
+            hosts=len(about["hosts"]),
+        )
     drop = values.get("bad_rows") == "drop"
     table = read_table(training, manifest, drop=drop)
     if str(about["held_out_by"]).startswith("the channel"):
@@ -135,9 +142,10 @@ def _rows(file: Path, declared: Sequence[Declared], *, drop: bool) -> Iterator[l
         text = (gzip.decompress(content) if content.startswith(GZIP) else content).decode()
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise BadData(f"{file} is not CSV in UTF-8: {error}.", file=file.name) from error
-    lines = [row for row in csv.reader(io.StringIO(text, newline=""), skipinitialspace=True) if row]
-    positions, first = _positions([cell.strip() for cell in lines[0]], declared, file)
-    for number, cells in enumerate(lines[first:], 1):
+    lines = (row for row in csv.reader(io.StringIO(text, newline=""), skipinitialspace=True) if row)
+    first = next(lines, [])
+    positions, has_header = _positions([cell.strip() for cell in first], declared, file)
+    for number, cells in enumerate(lines if has_header else chain([first], lines), 1):
         try:
             yield [_value(cells[at], column) for at, column in zip(positions, declared, strict=True)]
         except (ValueError, IndexError) as error:
@@ -145,15 +153,15 @@ def _rows(file: Path, declared: Sequence[Declared], *, drop: bool) -> Iterator[l
                 raise BadData(f"{file.name} row {number}: {error}.", file=file.name, row=number) from error
 
 
-def _positions(cells: list[str], declared: Sequence[Declared], file: Path) -> tuple[list[int], int]:
-    """Return where the columns stand, and the first row of data; without a header the target comes first."""
+def _positions(cells: list[str], declared: Sequence[Declared], file: Path) -> tuple[list[int], bool]:
+    """Return where the columns stand, and whether the row is a header; without one the target comes first."""
     names = [column.name for column in declared]
     if not set(names) & set(cells) and len(cells) == len(names):
-        return [*range(1, len(names)), 0], 0
+        return [*range(1, len(names)), 0], False
     missing = [name for name in names if name not in cells]
     if missing:
         raise SchemaMismatch(f"{file} has no column {', '.join(missing)}; its header is {', '.join(cells)}.", missing=missing)
-    return [cells.index(name) for name in names], 1
+    return [cells.index(name) for name in names], True
 
 
 def _value(cell: str, column: Declared) -> float | str:

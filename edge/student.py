@@ -20,7 +20,11 @@ from edge.teacher import Answer, Answers
 
 HIDDEN = (32, 16)
 LESSONS = 16_000
-"""Rows to learn from: training's, again and again, and as many that are mixed of two of them."""
+"""Rows to learn from that are mixed of two of training's; beside them stand training's own."""
+REPEATED = 8_000
+"""Of classes training's own rows are repeated to so many: students then had the label of each of five models on at least
+99.7 % of all penguins. Of numbers they stand once: on its own rows a model repeats their noise, between them it says what it
+has learnt, and students that heard less of that noise were better, in 20 splits of two data sets."""
 FEW = 12
 """A number with at most so many values is chosen from one of the two rows, not put between them: there is no half a river."""
 LEAST_PROBABILITY = 0.005
@@ -62,7 +66,10 @@ def teach(manifest: Manifest, teacher: Answer, matrix: NDArray[np.float32], seed
     """
     chance = np.random.default_rng(seed)
     preprocessing = preprocessing_of(manifest, matrix)
-    lessons = mixed(matrix, [feature.kind == "category" for feature in manifest.declaration.features], chance)
+    own = chance.permutation(len(matrix))
+    own = np.resize(own, REPEATED) if manifest.labels else own[:REPEATED]
+    is_category = [feature.kind == "category" for feature in manifest.declaration.features]
+    lessons = np.concatenate([matrix[own], mixed(matrix, is_category, chance)])
     told = teacher(lessons)
     if preprocessing.kind == "number":
         spread = float(told.std())
@@ -114,21 +121,19 @@ def answers_of(outputs: Array, preprocessing: Preprocessing) -> Answers:
 
 
 def mixed(matrix: NDArray[np.float32], is_category: Sequence[bool], chance: np.random.Generator) -> NDArray[np.float32]:
-    """Return rows to learn from: half of them training's own, half with each value from or between those of two rows."""
-    half = LESSONS // 2
-    real = matrix[np.resize(chance.permutation(len(matrix)), half)]
-    one, other = (matrix[chance.integers(0, len(matrix), half)] for _ in range(2))
-    share = chance.random((half, 1))
+    """Return rows to learn from, each value from or between those of two of training's."""
+    one, other = (matrix[chance.integers(0, len(matrix), LESSONS)] for _ in range(2))
+    share = chance.random((LESSONS, 1))
     either = np.where(chance.random(one.shape) < share, other, one)
     between = (one + share * (other - one)).astype(np.float32)
     few = np.array([is_cat or len(np.unique(values)) <= FEW for is_cat, values in zip(is_category, matrix.T, strict=True)])
-    return np.concatenate([real, np.where(few | np.isnan(between), either, between).astype(np.float32)])
+    return np.where(few | np.isnan(between), either, between).astype(np.float32)
 
 
 def _fit(inputs: Array, wanted: Array, seed: int) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
     network = library("sklearn.neural_network").MLPRegressor(
         hidden_layer_sizes=HIDDEN,
-        alpha=0.01,
+        alpha=0.1,
         learning_rate_init=0.01,
         batch_size=128,
         max_iter=40,

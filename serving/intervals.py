@@ -76,6 +76,8 @@ def check_setting(settings: Settings, manifest: Manifest) -> None:
 def _reason(manifest: Manifest) -> str:
     if manifest.labels:
         return "The model has no prediction intervals: it predicts a class, whose probabilities say how sure it is."
+    if served := manifest.origin.get("served"):
+        return f"The model has no prediction intervals: they were calibrated for model.onnx, and {served} is served."
     return "The model has no prediction intervals: its manifest.json holds none. Training with held-out rows writes them."
 
 

@@ -20,10 +20,10 @@ import numpy as np
 from contract.cgroup import memory_bytes
 from contract.declaration import Declaration, Feature, Target
 from contract.errors import DamagedModel, ModelLoaded, NoRoom, UnknownPath
-from contract.manifest import JOBLIB, MANIFEST, ONNX, Manifest
+from contract.manifest import MANIFEST, Manifest
 from serving.cells import Matrix, short
 from serving.heap import trim
-from serving.predictor import Predictions, Predictor, load_predictor
+from serving.predictor import FILES, Predictions, Predictor, load_predictor
 from serving.schema import Schema
 from serving.settings import MIB, Settings
 
@@ -173,7 +173,7 @@ class Models:
     async def _load(self, name: str, url: str) -> Model:
         try:
             folder = await self._in_thread(partial(find_model, url, self._base))
-            size = _size(folder / (JOBLIB if self._kind == "sklearn" else ONNX))
+            size = _size(folder / FILES[self._kind])
             predictor = await self._read(folder, size)
             self._loaded[name] = model = Model(name, url, predictor, _cost(size))
             return model

@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from contract.edge import FOLDER, INT8
 from contract.errors import DamagedModel
 from contract.manifest import JOBLIB, MANIFEST, ONNX, Manifest, read_manifest
 from serving.cells import Matrix
@@ -51,17 +52,31 @@ class Predictor(Protocol):
         """Return the predictions of (n_rows, n_features) float32; threads may call it at once."""
 
 
-def load_predictor(folder: Path, kind: str = "onnx") -> Predictor:
+def load_predictor(folder: Path, kind: str = "onnx", delegate: str = "none") -> Predictor:
     """Return the model of a directory, after its files were checked and it has answered its stored samples right.
+
+    Args:
+        folder: the model directory.
+        kind: one of PREDICTORS, or `tflite`.
+        delegate: as TFLITE_DELEGATE says, where it is `tflite`.
 
     Raises:
         DamagedModel: a file is missing, was changed, can't be loaded, or gives other answers than at training.
+        MissingLibrary: this image can't run a model for devices.
+        NoDelegate: nor can the library that was named.
     """
     manifest = read_manifest(folder)
-    predictor = PREDICTORS[kind](folder, manifest)
+    predictor = load_tflite(folder, manifest, delegate) if kind == TFLITE else PREDICTORS[kind](folder, manifest)
     self_test(predictor)
     half_width_of(manifest)
     return predictor
+
+
+def load_tflite(folder: Path, manifest: Manifest, delegate: str) -> Predictor:
+    """Return the model for devices, whose reader is imported where it is asked for; raises as `load_predictor`."""
+    from serving.tflite import TflitePredictor
+
+    return TflitePredictor(folder, manifest, delegate)
 
 
 def half_width_of(manifest: Manifest) -> float | None:
@@ -86,7 +101,7 @@ def self_test(predictor: Predictor) -> None:
     """Predict the manifest's sample rows, together and one alone, and compare with the answers of the day of training.
 
     Raises:
-        DamagedModel: an answer differs by more than ten times the parity bound.
+        DamagedModel: an answer differs by more than ten times the parity bound, or than what was stated of another file.
     """
     samples = predictor.manifest.samples
     for some in (samples, samples[:1]):
@@ -95,12 +110,14 @@ def self_test(predictor: Predictor) -> None:
 
 def _compare(predictor: Predictor, samples: Sequence[Any]) -> None:
     answers = predictor.predict(predictor.schema.from_records([sample["row"] for sample in samples]))
-    bound = 10 * float(predictor.manifest.parity.get("bound", 1e-6))
+    parity = predictor.manifest.parity
+    bound = float(parity.get("tolerance", 10 * parity.get("bound", 1e-6)))
     for row, sample in enumerate(samples):
         expected, found = _sample_numbers(sample["prediction"], answers, row)
         if not np.allclose(found, expected, rtol=1e-6, atol=bound):
             raise DamagedModel(
-                f"Sample {row + 1} of {MANIFEST} is predicted as {found} where training had {expected}.", file=ONNX
+                f"Sample {row + 1} of {MANIFEST} is predicted as {found} where training had {expected}.",
+                file=parity.get("file", ONNX),
             )
 
 
@@ -189,4 +206,7 @@ class SklearnPredictor:
         return Predictions(values, self._model.predict_proba(matrix).astype(np.float32), self.manifest.labels)
 
 
+TFLITE = "tflite"
+FILES = {"onnx": ONNX, "sklearn": JOBLIB, TFLITE: f"{FOLDER}/{INT8}"}
+"""What each kind of predictor reads."""
 PREDICTORS: dict[str, type[OnnxPredictor] | type[SklearnPredictor]] = {"onnx": OnnxPredictor, "sklearn": SklearnPredictor}

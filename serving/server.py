@@ -54,7 +54,8 @@ def main() -> int:
     try:
         settings = Settings.from_environ(os.environ, **vars(arguments))
         folder = None if settings.multi_model else model_folder(settings)
-        app = App(load_predictor(folder, settings.predictor) if folder else NoModel(), settings, folder)
+        predictor = load_predictor(folder, settings.predictor, settings.delegate) if folder else NoModel()
+        app = App(predictor, settings, folder)
     except BerthError as error:
         print(f"serve: {error.message}", file=sys.stderr, flush=True)
         return error.exit_code

@@ -67,7 +67,11 @@ class Settings:
     access_log: bool
     """BERTH_ACCESS_LOG: write a line of JSON on standard output for each request but probes and `/metrics`; false."""
     predictor: str
-    """PREDICTOR: `onnx`, or `sklearn` to unpickle model.joblib: only from an author you trust."""
+    """PREDICTOR: `onnx`, `sklearn` to unpickle model.joblib: only from an author you trust, or `tflite` for the int8 model
+    that `export` left in edge/, in the image's edge target."""
+    delegate: str
+    """TFLITE_DELEGATE: `none`, or with PREDICTOR=tflite the library that runs the model on an accelerator, such as
+    libedgetpu.so.1; `auto` tries the Edge TPU's and goes on without it. One worker then: one process holds a device."""
     multi_model: bool
     """SAGEMAKER_MULTI_MODEL: whether models are loaded by HTTP (H-23), by one worker; none is loaded at the start."""
     models_max_bytes: int
@@ -99,11 +103,11 @@ class Settings:
         """
         batch = read_flag(environ, "SAGEMAKER_BATCH")
         multi_model = read_flag(environ, "SAGEMAKER_MULTI_MODEL")
-        default_mb = 100 if batch else 25
-        timeout_s = read_integer(environ, "SAGEMAKER_MODEL_SERVER_TIMEOUT", 3_600 if batch else 60, (1, 86_400))
+        default_s, default_mb = (3_600, 100) if batch else (60, 25)
+        timeout_s = read_integer(environ, "SAGEMAKER_MODEL_SERVER_TIMEOUT", default_s, (1, 86_400))
         max_mb = read_integer(environ, "SAGEMAKER_MAX_PAYLOAD_IN_MB", default_mb, (0, 1_024)) or default_mb
-        workers = read_integer(environ, "SAGEMAKER_MODEL_SERVER_WORKERS", _default_workers(), (1, 1_024))
-        workers = 1 if multi_model else workers
+        predictor, delegate = _predictor(environ, multi_model)
+        workers = _workers(environ, alone=multi_model or delegate != "none")
         bodies_mb = max(2 * max_mb, memory_bytes() // 4 // workers // MIB)
         return cls(
             paths=Paths.from_environ(environ),
@@ -125,7 +129,8 @@ class Settings:
             image_version=environ.get("BERTH_VERSION", ""),
             image_revision=environ.get("BERTH_REVISION", ""),
             access_log=read_flag(environ, "BERTH_ACCESS_LOG"),
-            predictor=read_choice(environ, "PREDICTOR", ("onnx", "sklearn")),
+            predictor=predictor,
+            delegate=delegate,
             multi_model=multi_model,
             models_max_bytes=read_integer(environ, "BERTH_MODELS_MAX_MB", _default_models_mb(), (1, 2**30)) * MIB,
             model_name=_model_name(flags.get("model_name") or environ.get("BERTH_MODEL_NAME", "")),
@@ -140,6 +145,24 @@ class Settings:
 def _port(environ: Mapping[str, str]) -> int:
     name = next((name for name in PORT_VARIABLES if environ.get(name, "").strip()), "PORT")
     return read_integer(environ, name, 8080, (1, 65_535))
+
+
+def _predictor(environ: Mapping[str, str], multi_model: bool) -> tuple[str, str]:
+    """Return what serves, and the delegate that it uses."""
+    predictor = read_choice(environ, "PREDICTOR", ("onnx", "sklearn", "tflite"))
+    delegate = environ.get("TFLITE_DELEGATE", "").strip() or "none"
+    if delegate != "none" and (predictor != "tflite" or multi_model):
+        raise BadSetting(
+            f"TFLITE_DELEGATE is {delegate[:60]!r}; it goes with PREDICTOR=tflite and one model, and PREDICTOR is {predictor}"
+            f"{' of several' if multi_model else ''}. Set it to none.",
+            setting="TFLITE_DELEGATE",
+        )
+    return predictor, delegate
+
+
+def _workers(environ: Mapping[str, str], *, alone: bool) -> int:
+    workers = read_integer(environ, "SAGEMAKER_MODEL_SERVER_WORKERS", _default_workers(), (1, 1_024))
+    return 1 if alone else workers
 
 
 def _default_workers() -> int:

@@ -27,7 +27,7 @@ PACKAGES = [
     for name in ("contract", "model", "training", "serving", "local_test", "deploy", "edge")
     if (ROOT / name / "__init__.py").exists()
 ]
-PROGRAMS = {"train": "training", "serve": "serving", "start": None}
+PROGRAMS = {"train": "training", "serve": "serving", "start": None, "export": "edge"}
 
 # design.md, "Who may import whom": a package and the packages of ours that it may import, itself apart.
 MAY_IMPORT = {
@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "edge": {"contract"},
 }
 # What no module of serving may import: it would cost every worker a second and 100 MB.
-TOO_HEAVY = {"pandas", "sklearn", "joblib", "skl2onnx", "scipy", "onnx", "matplotlib", "arro3"}
+TOO_HEAVY = {"pandas", "sklearn", "joblib", "skl2onnx", "scipy", "onnx", "matplotlib", "arro3", "ai_edge_litert"}
 DECODER = "serving.arrow"
 """A process of its own, beside the server's."""
 

@@ -30,6 +30,7 @@ PROOFS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
             "push: the same, and both engines against real registries": ("tests/test_push.py",),
             "buildspec.yml, phase by phase in a clean container": ("tests/test_buildspec.py",),
             "two builds of the same inputs have the same layers": ("tests/test_image.py",),
+            "the Edge TPU compiler's recipe, against a package source of our own": ("tests/test_compile.py",),
         },
     ),
 }

@@ -33,7 +33,7 @@ BINARY = "application/octet-stream"
 VERSION = "1"
 """Of the model, in paths: there is one."""
 MAX_MESSAGE, MAX_INDEX_BYTES = 1_500, 65_536
-FORMATS = {"onnx": "onnxruntime_onnx", "sklearn": "sklearn_joblib"}
+FORMATS = {"onnx": "onnxruntime_onnx", "sklearn": "sklearn_joblib", "tflite": "tensorflowlite_tflite"}
 
 ERROR = {"type": "object", "properties": {"error": TEXTS}, "required": ["error"]}
 
