@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -78,6 +79,7 @@ def beside(command: Sequence[str | Path], folder: Path) -> subprocess.CompletedP
     return subprocess.run(
         ["nice", *command],
         cwd=folder,
+        env={**os.environ},  # a copy: a test that sets a variable meanwhile moves what a new process would read
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

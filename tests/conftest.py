@@ -62,7 +62,7 @@ def docker_client() -> str:
     client = shutil.which("docker")
     if client is None:
         lacking("there is no docker client")
-    if subprocess.run([client, "info"], capture_output=True, check=False).returncode:
+    if subprocess.run([client, "info"], env={**os.environ}, capture_output=True, check=False).returncode:
         lacking("no Docker engine answers")
     return client
 
