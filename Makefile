@@ -112,7 +112,7 @@ hyperparameters: setup ## write docs/hyperparameters.md from model/hyperparamete
 lint: setup-test ## check style, types and the Dockerfile
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/hadolint container/Dockerfile
+	.venv/bin/hadolint container/Dockerfile edge/compiler/Dockerfile
 
 format: setup-test ## format the code
 	.venv/bin/ruff check --fix . && .venv/bin/ruff format .

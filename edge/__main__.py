@@ -8,15 +8,16 @@ from collections.abc import Sequence
 import click
 
 from contract.errors import BerthError
-from edge import command
-from edge.check import check
-from edge.classify import classify
+from edge.checker.check import check
+from edge.classification.classify import classify
 from edge.compiler.command import compile_model
+from edge.export.command import export
 from edge.photos.command import photos
+from edge.predict import predict
 
 VERBS: tuple[click.Command, ...] = (
-    command.export,
-    command.predict,
+    export,
+    predict,
     check,
     classify,
     compile_model,

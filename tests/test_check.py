@@ -18,12 +18,12 @@ from conftest import ROOT, lacking
 
 from contract.edge import Column, Preprocessing
 from contract.errors import BadArtifact
-from edge import vela
+from edge.checker import vela
+from edge.checker.judge import Verdict, judge
+from edge.checker.rules import SUPPORTED, fault_of
+from edge.export.student import Student
+from edge.export.tflite import write_float, write_int8
 from edge.graph import Graph, Operator, Tensor, read_graph
-from edge.judge import Verdict, judge
-from edge.rules import SUPPORTED, fault_of
-from edge.student import Student
-from edge.tflite import write_float, write_int8
 
 
 def check(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -371,7 +371,8 @@ def test_vela_without_an_opinion_says_why() -> None:
 def test_without_vela_the_verdict_stands_alone(tmp_path: Path) -> None:
     model = graphs.write_dense(tmp_path / "model.tflite")
     hidden = (
-        f"import sys; sys.modules['ethosu'] = None; sys.path.insert(0, {str(ROOT)!r}); from edge.check import check; check()"
+        f"import sys; sys.modules['ethosu'] = None; sys.path.insert(0, {str(ROOT)!r}); "
+        "from edge.checker.check import check; check()"
     )
     done = subprocess.run([sys.executable, "-c", hidden, str(model)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

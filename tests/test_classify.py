@@ -17,10 +17,10 @@ from PIL import Image
 
 from contract.delegate import Case, Outcome, edge_tpu_library, is_compiled, try_delegate
 from contract.errors import BadData
-from edge.classify import classify
-from edge.image import read_image
-from edge.labels import read_labels
-from edge.normalization import Normalization, read_normalization, to_input
+from edge.classification.classify import classify
+from edge.classification.image import read_image
+from edge.classification.labels import read_labels
+from edge.classification.normalization import Normalization, read_normalization, to_input
 
 NOTE = "Note: the first inference on an Edge TPU is slow, as the model is loaded into its memory then."
 RED = (255, 0, 51)
@@ -455,7 +455,7 @@ def test_a_delegate_that_takes_nothing_of_a_compiled_model_is_told_from_one_that
     assert "Encountered unresolved custom op: edgetpu-custom-op" in outcome.explanation
 
 
-AS_AUTO = "import sys; sys.path.insert(0, {root!r}); import contract.delegate as d; d.EDGE_TPU_LIBRARIES = dict.fromkeys(['Linux', 'Darwin'], {library!r}); from edge.classify import classify; classify()"  # noqa: E501
+AS_AUTO = "import sys; sys.path.insert(0, {root!r}); import contract.delegate as d; d.EDGE_TPU_LIBRARIES = dict.fromkeys(['Linux', 'Darwin'], {library!r}); from edge.classification.classify import classify; classify()"  # noqa: E501
 
 
 @pytest.mark.parametrize("name", ["nodevice", "segfaults", "foreign"])
@@ -471,7 +471,7 @@ def test_auto_carries_on_with_the_cpu_and_says_so(name: str, red: Path, labels: 
 def test_without_litert_the_command_that_installs_it_is_named(red: Path, tmp_path: Path) -> None:
     hidden = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.modules['ai_edge_litert'] = None\n"
-        "from contract.errors import BerthError\nfrom edge.classify import classify\n"
+        "from contract.errors import BerthError\nfrom edge.classification.classify import classify\n"
         "try: classify(standalone_mode=False)\nexcept BerthError as error: sys.exit(error.message)"
     )
     words = ["-m", graphs.write_colors(tmp_path / "c.tflite"), "-i", red]

@@ -608,7 +608,7 @@ DOCUMENT = ROOT / "docs" / "devices.md"
 
 def test_the_swift_snippet_names_what_the_exported_package_has(base):
     coremltools = pytest.importorskip("coremltools")
-    from edge.coreml import MISSING
+    from edge.export.coreml import MISSING
 
     package = base / "model" / FOLDER / "student.mlpackage"
     told = coremltools.models.MLModel(str(package), skip_model_load=True).get_spec().description

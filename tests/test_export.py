@@ -21,13 +21,13 @@ from contract.edge import COREML, EDGE, FLOAT, INT8, Column, Preprocessing, read
 from contract.errors import BadArtifact, BadChannel, BadData, DamagedModel, ExportFailed, MissingLibrary, SchemaMismatch
 from contract.job import Channel
 from contract.manifest import MANIFEST, ONNX, Manifest, read_manifest
-from edge.export import EXPORTERS, export
-from edge.figures import score
-from edge.rows import read_data, read_table
+from edge.export.export import EXPORTERS, export
+from edge.export.figures import score
+from edge.export.rows import read_data, read_table
+from edge.export.student import encode
+from edge.export.teacher import load_teacher
+from edge.export.tolerance import Tolerance
 from edge.runner import Student, preprocessing_in
-from edge.student import encode
-from edge.teacher import load_teacher
-from edge.tolerance import Tolerance
 from local_test.emulator import Endpoint, lay_out, train
 from local_test.runners import Processes
 from local_test.soak.devices import COLUMNS, on_devices
@@ -228,7 +228,7 @@ def test_onnx_agrees_with_the_server_on_every_row(served: tuple[Exported, np.nda
 
 
 def test_core_ml_agrees_with_the_server_and_with_the_student_on_every_row(served: tuple[Exported, np.ndarray]) -> None:
-    from edge.coreml import read_package
+    from edge.export.coreml import read_package
 
     exported, expected = served
     found, entry = (
@@ -456,7 +456,7 @@ def test_what_a_library_is_missing_for_is_left_out_aloud_and_all_insists(
 def test_a_float_package_of_unknown_operations_is_not_called_verified(
     housing: Exported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edge import coreml
+    from edge.export import coreml
 
     monkeypatch.setattr(coreml, "OPERATIONS", {name: does for name, does in coreml.OPERATIONS.items() if name != "clip"})
     with pytest.raises(ExportFailed, match="holds the operations clip, which can't be verified here"):

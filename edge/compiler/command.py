@@ -12,7 +12,7 @@ import click
 
 from contract.edge import EDGE, EdgeManifest, read_edge_manifest, write_edge_manifest
 from contract.errors import BadArtifact, MissingLibrary
-from edge import judge
+from edge.checker import judge
 from edge.compiler.container import IMAGE, prepare, run_compiler
 from edge.compiler.log import Log, describe, read_log
 from edge.graph import read_graph

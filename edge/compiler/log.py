@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from edge.judge import tabulate
+from edge.checker.judge import tabulate
 
 
 class Ending(StrEnum):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from contract.edge import describe_artifact
 from contract.errors import ExportFailed
 from contract.files import replacing, write_text
-from edge.image import read_image
+from edge.classification.image import read_image
 from edge.libraries import folder_of, library
 from edge.photos.graph import SIDE, build_float
 from edge.photos.quantize import quantize

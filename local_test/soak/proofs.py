@@ -31,6 +31,10 @@ PROOFS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
             "buildspec.yml, phase by phase in a clean container": ("tests/test_buildspec.py",),
             "two builds of the same inputs have the same layers": ("tests/test_image.py",),
             "the Edge TPU compiler's recipe, against a package source of our own": ("tests/test_compile.py",),
+            "two builds of the edge target, and of the demo model, give the same bytes": (
+                "tests/test_device.py",
+                "tests/test_photos.py",
+            ),
         },
     ),
 }

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.edge import METADATA
+from edge.export.student import Array, Student
 from edge.libraries import library
-from edge.student import Array, Student
 
 ALIGNMENT = 16
 """Of each buffer in the file, as the schema asks: a device's kernels may read no other."""

@@ -21,13 +21,13 @@ from contract.edge import COMPILED, COREML, EDGE, FLOAT, FOLDER, INT8, EdgeManif
 from contract.errors import BadArtifact, MissingLibrary
 from contract.files import TEMPORARY
 from contract.manifest import ONNX, Manifest, read_manifest
-from edge import coreml, tflite
-from edge.figures import difference, rounded, score, spell
+from edge.export import coreml, tflite
+from edge.export.figures import difference, rounded, score, spell
+from edge.export.rows import Data, read_data
+from edge.export.student import Array, Student, teach
+from edge.export.teacher import Answer, against_joblib, load_teacher, sample_matrix
+from edge.export.tolerance import DEFAULT, Bounds, Tolerance
 from edge.libraries import library
-from edge.rows import Data, read_data
-from edge.student import Array, Student, teach
-from edge.teacher import Answer, against_joblib, load_teacher, sample_matrix
-from edge.tolerance import DEFAULT, Bounds, Tolerance
 
 MOST_ROWS = 20_000
 """Rows that files are run on, at most; of more an even selection is taken, and of those held out all are."""

@@ -1,4 +1,4 @@
-"""The words `export` and `predict` of the command line: what they take, in the terms of the functions they call."""
+"""The word `export` of the command line: what it takes, in the terms of the function it calls."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-
-from contract.errors import BadData
 
 FOLDER = click.Path(path_type=Path)
 KINDS = ("onnx", "tflite", "coreml", "all")
@@ -39,9 +37,9 @@ def export(
 
     Without KINDS what this machine has the libraries for is made, and what was left out is said; `all` insists.
     """
-    from edge.export import EXPORTERS
-    from edge.export import export as write
-    from edge.tolerance import Tolerance
+    from edge.export.export import EXPORTERS
+    from edge.export.export import export as write
+    from edge.export.tolerance import Tolerance
 
     tolerance = Tolerance(student=float(str(options["student_loss"])), int8=float(str(options["int8_loss"])))
     write(
@@ -53,20 +51,3 @@ def export(
         tolerance=tolerance,
         trust_joblib=bool(options["trust_joblib"]),
     )
-
-
-@click.command()
-@click.argument("model", type=FOLDER)
-@click.option("--row", help="Values in the features' order, or NAME=VALUE, with commas between.")
-@click.option("--csv", "table", type=FOLDER, help="A file of rows, with a header or without.")
-@click.option("--delegate", help="An accelerator's library, such as libedgetpu.so.1.")
-def predict(model: Path, row: str | None, table: Path | None, delegate: str | None) -> None:
-    """Ask a .tflite MODEL that `export` wrote: a line an answer, and the time that a row took on stderr."""
-    from edge import runner
-    from edge.libraries import library
-
-    library("ai_edge_litert.interpreter")
-    try:
-        runner.run(model, row, table, delegate)
-    except runner.Refused as error:
-        raise BadData(str(error), file=str(model)) from error

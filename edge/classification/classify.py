@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.errors import BadArtifact
+from edge.classification.image import MODES, read_image
+from edge.classification.interpreter import AUTO, NONE, make_interpreter
+from edge.classification.labels import labels_within, read_labels
+from edge.classification.normalization import Normalization, read_normalization, to_input
 from edge.graph import read_graph
-from edge.image import MODES, read_image
-from edge.interpreter import AUTO, NONE, make_interpreter
-from edge.labels import labels_within, read_labels
-from edge.normalization import Normalization, read_normalization, to_input
 
 SLOW = "Note: the first inference on an Edge TPU is slow, as the model is loaded into its memory then."
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.teacher import Answers
+from edge.export.teacher import Answers
 
 LEAST = 1e-15
 """Of a probability, for its logarithm; scikit-learn's log_loss has float64's step, twice as much."""

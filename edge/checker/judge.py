@@ -9,8 +9,8 @@ from itertools import groupby
 from typing import Any
 
 from contract.delegate import EDGE_TPU_OPERATOR
+from edge.checker.rules import EIGHT_BIT, QUANTIZE_CURE, Fault, fault_of, open_size, refusal_of
 from edge.graph import Graph, Operator, Tensor
-from edge.rules import EIGHT_BIT, QUANTIZE_CURE, Fault, fault_of, open_size, refusal_of
 
 EDGE_TPU, CPU = "Edge TPU", "CPU"
 STRANDED = Fault(

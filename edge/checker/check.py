@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
+from edge.checker.judge import Verdict, describe, judge
+from edge.checker.vela import ask_vela
 from edge.graph import read_graph
-from edge.judge import Verdict, describe, judge
-from edge.vela import ask_vela
 
 GOOD = (Verdict.FULL, Verdict.COMPILED)
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from contract.edge import Column, Preprocessing, fingerprint_of
 from contract.manifest import Manifest
+from edge.export.teacher import Answer, Answers
 from edge.libraries import library
-from edge.teacher import Answer, Answers
 
 HIDDEN = (32, 16)
 LESSONS = 16_000

@@ -10,8 +10,8 @@ from typing import Any
 from contract.edge import INT8
 from contract.errors import ExportFailed
 from contract.manifest import ONNX
-from edge.figures import grade
-from edge.teacher import Answers
+from edge.export.figures import grade
+from edge.export.teacher import Answers
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from contract.edge import METADATA, Preprocessing
 from contract.errors import ExportFailed
+from edge.export.student import Student
 from edge.libraries import library
-from edge.student import Student
 
 MISSING = -3e38
 """What stands for a missing value: fast arithmetic on a GPU need not know NaN."""

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.errors import BadArtifact
-from edge.image import Pixels
+from edge.classification.image import Pixels
 from edge.libraries import library
 
 METADATA = "TFLITE_METADATA"

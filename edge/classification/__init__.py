@@ -1,0 +1,1 @@
+"""What an image shows, on an Edge TPU or the CPU."""

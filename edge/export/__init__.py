@@ -1,0 +1,1 @@
+"""From one trained model directory to verified files for devices."""
