@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -35,14 +36,18 @@ for verb in VERBS:
 
 
 def run(words: Sequence[str] | None = None) -> None:
-    """Run a verb, by default as the command line says; end with its message where it fails."""
+    """Run a verb, by default as the command line says, and exit; what it had begun to write is gone where it is stopped."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
-        main(words)
+        sys.exit(main(words, prog_name="python -m edge", standalone_mode=False))
     except BerthError as error:
         print(error.message, file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("\nStopped; nothing half-written is left.", file=sys.stderr)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        print("Stopped; nothing half-written is left.", file=sys.stderr)  # click has begun a new line
         sys.exit(130)
 
 

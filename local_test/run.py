@@ -52,7 +52,7 @@ def run(platform: Platform, base: Path, data: Path, hyperparameters: Mapping[str
     with serving(platform, base) as endpoint:
         print(f"/ping answered 200 after {endpoint.seconds_to_ready:.2f} s\n")
         failed = [call.name for call in CALLS if not _show(call, endpoint, manifest)]
-        _show_an_error(endpoint)
+        _show_an_error(endpoint, len(manifest["features"]))
     print(f"== {'All answered' if not failed else 'Not answered: ' + ', '.join(failed)} ==")
     return 1 if failed else 0
 
@@ -87,8 +87,8 @@ def _show(call: Call, endpoint: Endpoint, manifest: Mapping[str, Any]) -> bool:
     return reply.status == 200
 
 
-def _show_an_error(endpoint: Endpoint) -> None:
-    reply = endpoint.invoke(b"1,2\n")
+def _show_an_error(endpoint: Endpoint, n_features: int) -> None:
+    reply = endpoint.invoke(b"1," * n_features + b"2\n")
     print("A row of the wrong width is told what is wrong:")
     print(_indent(json.loads(reply.body)["message"], "<") + "\n", flush=True)
 

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -166,12 +166,13 @@ class Containers:
         name = f"berth-{uuid.uuid4().hex[:12]}"
         variables = [part for item in launch.environ.items() for part in ("--env", "=".join(item))]
         mounts = [part for mount in launch.mounts for part in ("--volume", mount)]
-        network = launch.network or (self._internal_network() if launch.port else "none")
+        network = launch.network or (_internal_network(self.docker) if launch.port else "none")
         command = ["run", "--detach", "--name", name, "--network", network, *mounts, *variables, *self.options, *launch.options]
         try:
             self._docker(*command, self.image, *launch.words)
         except RuntimeError:
             subprocess.run([self.docker, "rm", "--force", name], capture_output=True, check=False)  # it was made, not started
+            _internal_network.cache_clear()  # somebody may have removed it
             raise
         url = f"http://{self._address(name)}:{launch.port}" if launch.port else ""
         return Container(self.docker, name, url, watched=launch.watched)
@@ -180,15 +181,6 @@ class Containers:
         """Return what the engine knows of the image."""
         found: dict[str, Any] = json.loads(self._docker("image", "inspect", self.image))[0]
         return found
-
-    def _internal_network(self) -> str:
-        """Return a network on which this machine reaches containers and they reach nothing."""
-        if subprocess.run([self.docker, "network", "inspect", "berth-internal"], capture_output=True, check=False).returncode:
-            try:
-                self._docker("network", "create", "--internal", "berth-internal")
-            except RuntimeError:  # another run may have made it meanwhile
-                self._docker("network", "inspect", "berth-internal")
-        return "berth-internal"
 
     def _address(self, name: str) -> str:
         """Return a container's address; raises OutOfReach where it is on no network of this machine's."""
@@ -200,10 +192,26 @@ class Containers:
         return found.partition("/")[0]
 
     def _docker(self, *arguments: str) -> str:
-        done = subprocess.run([self.docker, *arguments], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"docker {arguments[0]} failed: {done.stderr.strip()}")
-        return done.stdout.strip()
+        return _told(self.docker, *arguments)
+
+
+@cache
+def _internal_network(docker: str) -> str:
+    """Return a network on which this machine reaches containers and they reach nothing; it is looked for once."""
+    if subprocess.run([docker, "network", "inspect", "berth-internal"], capture_output=True, check=False).returncode:
+        try:
+            _told(docker, "network", "create", "--internal", "berth-internal")
+        except RuntimeError:  # another run may have made it meanwhile
+            _told(docker, "network", "inspect", "berth-internal")
+    return "berth-internal"
+
+
+def _told(docker: str, *arguments: str) -> str:
+    """Return what the engine's client prints; raises RuntimeError with what it says where it fails."""
+    done = subprocess.run([docker, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"docker {arguments[0]} failed: {done.stderr.strip()}")
+    return done.stdout.strip()
 
 
 @dataclass(frozen=True)

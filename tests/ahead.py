@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, ExitStack
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ SCRATCH = tempfile.TemporaryDirectory(prefix="berth-tests-", ignore_cleanup_erro
 POOL = ThreadPoolExecutor(1)  # one piece at a time: a core is left to the tests
 PIECES: dict[str, Callable[..., Any]] = {}
 BEGUN: dict[str, Future[Any]] = {}
+KEPT = ExitStack()
 
 
 def ahead(work: Callable[..., Any]) -> Any:
@@ -54,6 +57,11 @@ def scratch() -> Path:
     return Path(tempfile.mkdtemp(dir=SCRATCH.name))
 
 
+def kept(context: AbstractContextManager[Any]) -> Any:
+    """Enter a context that a piece's result needs, and have it last as long as the session."""
+    return KEPT.enter_context(context)
+
+
 def settle() -> None:
     """Wait for all that has begun, or will."""
     wait(BEGUN.values())
@@ -62,6 +70,7 @@ def settle() -> None:
 def end() -> None:
     """Drop what has not begun, and wait for what has: it leaves nothing behind but by ending as it should."""
     POOL.shutdown(cancel_futures=True)
+    KEPT.close()
     SCRATCH.cleanup()
 
 
@@ -70,6 +79,7 @@ def beside(command: Sequence[str | Path], folder: Path) -> subprocess.CompletedP
     return subprocess.run(
         ["nice", *command],
         cwd=folder,
+        env={**os.environ},  # a copy: a test that sets a variable meanwhile moves what a new process would read
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

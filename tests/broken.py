@@ -30,7 +30,11 @@ class Fault:
     breaks: tuple[str, ...]
     """The names of the rules that find it."""
     is_long: bool = False
-    """Whether only `make soak` judges it, as others of its kind do for `make test`."""
+    """Whether only `make soak` judges it.
+
+    Others of its kind do for `make test`; or its quick twin does, a fault of the same rule: of a program as a process in
+    test_launch.py and test_training_rules.py, or of one that is mounted into a container in test_isolation.py.
+    """
     tag: str = "test"
     hunks: list[tuple[str, list[str]]] = field(default_factory=list)
     """What is edited and a hunk of its diff.

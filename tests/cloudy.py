@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 from urllib.request import Request, urlopen
 
+import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -120,10 +123,37 @@ def lead(aws: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in aws.environ().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("botocore.session.create_loader", loader)
+    monkeypatch.setattr("deploy.cloud.boto3", SimpleNamespace(Session=kept_session))
 
 
 loader = cache(create_loader)
-"""Reads a service's model once, not once a session: that is most of what a verb takes here."""
+"""Reads a service's model once, not once a session."""
+AFTER_CALL: list[Callable[[], None]] = []
+"""Called after each call of a verb."""
+
+
+def kept_session(profile_name: str | None = None, region_name: str | None = None) -> Any:
+    """Return a session as boto3 does, whose clients are made once: that is half of what a verb takes here.
+
+    They have no state that a verb could see, and others are made wherever a variable of AWS's is another.
+    """
+    return _kept(profile_name, region_name, tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))))
+
+
+@cache
+def _kept(profile_name: str | None, region_name: str | None, environ: tuple[tuple[str, str], ...]) -> Any:
+    session = boto3.Session(profile_name=profile_name, region_name=region_name)
+    clients: dict[tuple[str, str | None], Any] = {}
+
+    def kept(service: str, *, region_name: str | None, config: Config) -> Any:
+        key = (service, region_name)
+        if key not in clients:
+            clients[key] = session.client(service, region_name=region_name, config=config)
+            clients[key].meta.events.register("after-call", lambda **_: [each() for each in AFTER_CALL])
+        return clients[key]
+
+    names = ("region_name", "get_partition_for_region", "get_available_regions")
+    return SimpleNamespace(client=kept, **{name: getattr(session, name) for name in names})
 
 
 def make_model(aws: Cloud, name: str = "housing", **more: object) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from ahead import PIECES, ahead, begin, beside, end, scratch, settle
+from ahead import PIECES, ahead, begin, beside, end, kept, scratch, settle
 from cloudy import aws, aws_alone, aws_and_registry, ecr_aws, registry  # noqa: F401 fixtures
 from trees import lay_penguins
 
@@ -26,6 +26,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in `train`: threads that s
 
 from contract.declaration import Declaration, Feature, Target  # noqa: E402
 from local_test.emulator import Endpoint, lay_out, serving, train  # noqa: E402
+from local_test.rehearsal.registry import registry as local_registry  # noqa: E402
 from local_test.run import run  # noqa: E402
 from local_test.runners import Processes  # noqa: E402
 from model import DECLARATION  # noqa: E402
@@ -61,7 +62,7 @@ def docker_client() -> str:
     client = shutil.which("docker")
     if client is None:
         lacking("there is no docker client")
-    if subprocess.run([client, "info"], capture_output=True, check=False).returncode:
+    if subprocess.run([client, "info"], env={**os.environ}, capture_output=True, check=False).returncode:
         lacking("no Docker engine answers")
     return client
 
@@ -117,6 +118,20 @@ def image() -> str:
     done = beside(["make", "image", "IMAGE=berth:test"], ROOT)
     assert done.returncode == 0, done.stdout[-6000:]
     return "berth:test"
+
+
+@ahead
+def pushed_image(image: str) -> tuple[str, str]:
+    """HOST:PORT of a registry that has the image, and its repository there.
+
+    To pack its layers takes the engine half a minute; to another repository of the same registry they go unpacked.
+    """
+    docker, address = docker_client(), kept(local_registry(scratch(), registry_program()))
+    name = f"{address}/berth:test"
+    for words in (["tag", image, name], ["push", "--quiet", name], ["image", "rm", name]):
+        done = beside([docker, *words], ROOT)
+        assert done.returncode == 0, done.stdout[-6000:]
+    return address, "berth"
 
 
 @ahead

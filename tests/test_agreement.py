@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from broken import SOUND_IMAGE, Fault, build_sound, faults, load, remove
+from broken import SOUND_IMAGE, Fault, faults, load, remove
 from conftest import ROOT, SAMPLE, long
+from neighbors import neighbor
 from test_broken import PAYLOAD, START_S, wanted_by
 
 from local_test.conformance import judge
@@ -22,7 +23,6 @@ from local_test.foreign import SERVERS, Server, build, take_model
 from local_test.payloads import csv_body
 from local_test.rules import RULES
 from local_test.runners import Containers
-from local_test.sdk import sandbox
 from local_test.sdk.agreement import LINES, as_markdown, disagreements
 from local_test.sdk.steps import Step
 from local_test.subject import Payload, Subject
@@ -68,16 +68,9 @@ def compare(
 
 @pytest.fixture(scope="module")
 def network(docker: str) -> Iterator[None]:
-    """Local mode's network, with a neighbor on it: a run that finds none removes it at its end, when another may want it."""
-    name, label = "berth-neighbor", f"com.docker.compose.network={sandbox.NETWORK}"  # compose looks for its label
-    build_sound(docker)
-    made = not subprocess.run([docker, "network", "create", "--label", label, sandbox.NETWORK], capture_output=True).returncode
-    on = ["--network", sandbox.NETWORK, "--network-alias", "neighbor"]
-    subprocess.run([docker, "run", "--detach", "--name", name, *on, SOUND_IMAGE, "sleep", "infinity"], check=True)
-    yield
-    subprocess.run([docker, "rm", "--force", name], check=True)
-    if made:
-        subprocess.run([docker, "network", "rm", sandbox.NETWORK], check=True)
+    """Local mode's network, kept for all runs."""
+    with neighbor(docker):
+        yield
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,8 @@ from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
-from ahead import ahead, scratch
-from conftest import docker_client, registry_program
 
 from contract.manifest import read_manifest
-from local_test.rehearsal.registry import registry
 
 ROOT = Path(__file__).resolve().parent.parent
 MB = 1_000_000
@@ -110,18 +107,12 @@ def test_every_module_has_its_byte_code_which_a_read_only_container_cannot_cache
 # ---- how large it is
 
 
-@ahead
-def pushed(image):
-    """What a registry holds after a push: the manifest's type, its layers, and the last one's bytes."""
-    docker = docker_client()
-    with registry(scratch(), registry_program()) as address:
-        name = f"{address}/berth:test"
-        run(docker, "tag", image, name)
-        run(docker, "push", "--quiet", name)
-        run(docker, "image", "rm", name)
-        accepted = {"Accept": MANIFEST_TYPE}
-        manifest = json.loads(fetch(urllib.request.Request(f"http://{address}/v2/berth/manifests/test", headers=accepted)))
-        return manifest | {"last": fetch(f"http://{address}/v2/berth/blobs/{manifest['layers'][-1]['digest']}")}
+@pytest.fixture(scope="module")
+def manifest_there(pushed_image):
+    """What a registry holds after a push: the manifest's type and its layers."""
+    address, repository = pushed_image
+    accepted = {"Accept": MANIFEST_TYPE}
+    return json.loads(fetch(urllib.request.Request(f"http://{address}/v2/{repository}/manifests/test", headers=accepted)))
 
 
 # Of these Arrow, LightGBM, Dask and matplotlib with what they need take some 150 MB on disk, and 55 in a registry.
@@ -129,16 +120,18 @@ def test_the_image_takes_at_most_600_mb_on_disk(config):
     assert config["Size"] <= 600 * MB
 
 
-def test_the_image_takes_at_most_220_mb_as_a_registry_stores_it(pushed):
-    assert sum(layer["size"] for layer in pushed["layers"]) <= 220 * MB
+def test_the_image_takes_at_most_220_mb_as_a_registry_stores_it(manifest_there):
+    assert sum(layer["size"] for layer in manifest_there["layers"]) <= 220 * MB
 
 
-def test_the_image_has_the_one_manifest_type_sagemaker_takes(pushed):  # T-7
-    assert pushed["mediaType"] == MANIFEST_TYPE
+def test_the_image_has_the_one_manifest_type_sagemaker_takes(manifest_there):  # T-7
+    assert manifest_there["mediaType"] == MANIFEST_TYPE
 
 
-def test_the_last_layer_is_the_model_folder_alone_and_at_most_1_mb(pushed):
-    with tarfile.open(fileobj=io.BytesIO(pushed["last"])) as layer:
+def test_the_last_layer_is_the_model_folder_alone_and_at_most_1_mb(pushed_image, manifest_there):
+    address, repository = pushed_image
+    last = fetch(f"http://{address}/v2/{repository}/blobs/{manifest_there['layers'][-1]['digest']}")
+    with tarfile.open(fileobj=io.BytesIO(last)) as layer:
         names = [member.name for member in layer if not member.isdir()]
         size = sum(member.size for member in layer)
     assert [name for name in names if not name.startswith("opt/berth/model/")] == []

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import boto3
+import cloudy
 import pytest
 from conftest import ROOT, long
 from failing import KINDS, every_fault, run_once
@@ -118,29 +117,12 @@ LONG = os.environ.get("LONG") == "1"
 
 @pytest.fixture(autouse=True)
 def once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Let every fault be the last word, and make clients once: a run takes a tenth of a second then."""
+    """Let every fault be the last word."""
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setenv("BERTH_LISTING_RELEASES", str(tmp_path))
-    monkeypatch.setattr(deploy.cloud, "boto3", SimpleNamespace(Session=kept_session))
+    monkeypatch.setattr(cloudy, "AFTER_CALL", [count_down])
     monkeypatch.setattr(deploy.supply.scan, "grype", lambda image: None)  # it is ECR that is asked
     monkeypatch.setattr(deploy.supply.scan, "pip_audit", lambda root: Scan("pip-audit", "the lock"))
-
-
-@cache
-def kept_session(profile_name: str | None = None, region_name: str | None = None) -> Any:
-    """Return a session whose clients are made once; they have no state that a verb could see."""
-    session = boto3.Session(profile_name=profile_name, region_name=region_name)
-    clients: dict[tuple[str, str | None], Any] = {}
-
-    def kept(service: str, *, region_name: str | None, config: Any) -> Any:
-        key = (service, region_name)
-        if key not in clients:
-            clients[key] = session.client(service, region_name=region_name, config=config)
-            clients[key].meta.events.register("after-call", count_down)
-        return clients[key]
-
-    names = ("region_name", "get_partition_for_region", "get_available_regions")
-    return SimpleNamespace(client=kept, **{name: getattr(session, name) for name in names})
 
 
 FAILED: set[str] = set()
@@ -232,7 +214,7 @@ def interrupted(number: int, words: tuple[str, ...]) -> Ran:
         COUNTDOWN["calls"] = 0
 
 
-def count_down(**_: Any) -> None:
+def count_down() -> None:
     COUNTDOWN["calls"] -= 1
     if COUNTDOWN["calls"] == 0:
         raise KeyboardInterrupt

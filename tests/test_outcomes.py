@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -63,8 +64,13 @@ def test_the_start_is_measured_step_by_step(base: Path) -> None:
 
 @ahead
 def measured_image(trained: Path, image: str) -> tuple[str, str]:
+    """The start of the image, and the parts of its base: all of it takes half a minute to compress, and `make soak` does.
+
+    How large the whole is in a registry, test_container.py holds.
+    """
     docker = docker_client()
-    return container_start(trained / "model", image, docker, 1), image_parts(image, docker)
+    base = os.environ.get("BASE_IMAGE", "debian:trixie-slim")
+    return container_start(trained / "model", image, docker, 1), image_parts(base, docker)
 
 
 def test_container_and_image_are_measured(measured_image: tuple[str, str]) -> None:

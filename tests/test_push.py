@@ -213,8 +213,9 @@ def store() -> Iterator[list[str]]:
 
 
 def test_the_pulled_image_serves_the_same_predictions(
-    docker: str, image: str, model_dir: Path, registry: str, store: list[str], tmp_path: Path
+    docker: str, image: str, model_dir: Path, pushed_image: tuple[str, str], store: list[str], tmp_path: Path
 ) -> None:
+    registry, _ = pushed_image  # it has the layers
     push(image, "--engine", "docker", "--registry", registry, "--repository", "real", "--allow-dirty")
     uri = pushed()["uri"]
     subprocess.run([docker, "image", "rm", f"{registry}/real:{pushed()['tag']}"], check=True, capture_output=True)

@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import long
+from conftest import fixtures, long
+from neighbors import neighbor
 
 from local_test import sdk
 from local_test.sdk import sandbox
@@ -49,8 +51,8 @@ def generation(request):
 
 
 @pytest.fixture(scope="session")
-def command(generation, image, docker, sdk_python, before):
-    """The script's command line but for its data, and an environment that would lead the SDK astray."""
+def commands(image, docker, sdk_python, before):
+    """By generation, the script's command line but for its data, and an environment that would lead the SDK astray."""
     environ = {
         **os.environ,
         "PATH": f"{Path(docker).parent}{os.pathsep}{os.environ['PATH']}",  # the SDK takes the first docker
@@ -59,17 +61,33 @@ def command(generation, image, docker, sdk_python, before):
         "AWS_PROFILE": "there-is-none",
         "COMPOSE_PROJECT_NAME": "somebody-elses",
     }
-    words = [str(sdk_python(generation)), "-m", f"local_test.sdk.v{generation[-1]}", "--image", image]
-    return {"args": words, "env": environ, "cwd": ROOT, "text": True}
+    words = {name: [str(sdk_python(name)), "-m", f"local_test.sdk.v{name[-1]}", "--image", image] for name in STEPS}
+    return {name: {"args": words[name], "env": environ, "cwd": ROOT, "text": True} for name in STEPS}
+
+
+@pytest.fixture
+def command(commands, generation):
+    return commands[generation]
 
 
 @pytest.fixture(scope="session")
-def account(command, tmp_path_factory):
-    """What a whole run on the shipped data wrote down."""
-    file = tmp_path_factory.mktemp("sdk") / "account.json"
-    done = run(command, "--data", "model/sample", "--json", str(file))
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(file.read_text())
+def accounts(commands, docker, tmp_path_factory, request):
+    """What a whole run on the shipped data wrote down, by generation; both go on at once, as they wait for much."""
+    folder = tmp_path_factory.mktemp("sdk")
+    wanted = sorted({item.callspec.params["generation"] for item in request.session.items if "account" in fixtures(item)})
+
+    def whole(name):
+        done = run(commands[name], "--data", "model/sample", "--json", str(folder / f"{name}.json"))
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads((folder / f"{name}.json").read_text())
+
+    with neighbor(docker), ThreadPoolExecutor() as pool:
+        return {name: pool.submit(whole, name) for name in wanted}
+
+
+@pytest.fixture
+def account(accounts, generation):
+    return accounts[generation].result()
 
 
 def run(command, *options):

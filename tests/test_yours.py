@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,14 @@ def test_make_run_trains_and_serves_another_data_set(tree: Path) -> None:
     assert_speaks_of_itself((tree / "build" / "ml" / "model" / "manifest.json").read_text())
 
 
+def test_make_run_takes_a_model_of_two_features(tmp_path: Path) -> None:
+    tree = lay_diabetes(tmp_path)
+    (tree / "model" / "features.py").write_text(DIABETES.replace("age sex bmi bp s1 s2 s3 s4 s5 s6", "bmi bp"))
+    output = make(tree, "run", "HYPERPARAMETERS=estimator=ridge")
+    assert "== All answered ==" in output
+    assert "< Row 1 has 3 values; the model takes 2: bmi, bp." in output
+
+
 def test_penguins_are_told_apart_with_missing_cells_and_text_categories(penguins: Path) -> None:
     output = make(penguins, "run", "HYPERPARAMETERS=cv_folds=5")
     (accuracy,) = re.findall(r"metric cv:accuracy=([0-9.]+);", output)
@@ -110,21 +119,36 @@ class Containers:
     local_mode: str
 
 
-def in_containers(lay: Callable[[Path], Path], tag: str) -> Containers:
+def in_containers(lay: Callable[[Path], Path], tag: str, local_mode: Callable[[Path, str], str]) -> Containers:
     docker_client()
     tree = lay(scratch())
     make(tree, "image", f"IMAGE={tag}")
-    return Containers(make(tree, "run-image", f"IMAGE={tag}"), make(tree, "local-mode", f"IMAGE={tag}"))
+    return Containers(make(tree, "run-image", f"IMAGE={tag}"), local_mode(tree, tag))
+
+
+def in_local_mode(tree: Path, tag: str) -> str:
+    """Return what local mode printed, in both generations of the SDK."""
+    return make(tree, "local-mode", f"IMAGE={tag}")
+
+
+def in_one_local_mode(python: Path, tree: Path, tag: str) -> str:
+    """The same in one generation: the other goes the same way with penguins, and with the numbers of the shipped data."""
+    done = beside([python, "-m", "local_test.sdk.v2", "--image", tag, "--data", "model/sample"], tree)
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
 
 
 @ahead
 def penguins_in_containers() -> Containers:
-    return in_containers(lay_penguins, "berth-penguins:test")
+    return in_containers(lay_penguins, "berth-penguins:test", in_local_mode)
 
 
 @ahead
-def diabetes_in_containers() -> Containers:
-    return in_containers(lay_diabetes, "berth-diabetes:test")
+def diabetes_in_containers(sdk2_python: Path) -> Containers:
+    is_long = os.environ.get("LONG") == "1"
+    return in_containers(
+        lay_diabetes, "berth-diabetes:test", in_local_mode if is_long else partial(in_one_local_mode, sdk2_python)
+    )
 
 
 @pytest.fixture(params=["penguins", "diabetes"])

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -71,7 +72,7 @@ class Front:
     def __init__(self, world: World) -> None:
         """Stand before moto."""
         self.world = world
-        self.moto: Any = DomainDispatcherApplication(create_backend_app)
+        self.moto: Any = _Dispatcher(create_backend_app)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
@@ -151,6 +152,14 @@ class Front:
         except Exception as error:  # moto's server would answer with a page of HTML
             said = f"moto failed at {asked.service}:{asked.operation}: {type(error).__name__} {error}"
             return wire.error(asked, Refused("InternalFailure", said, 500))
+
+
+class _Dispatcher(DomainDispatcherApplication):
+    """Moto's own, which lists a folder of 200 others at each request to see whose it is; a host's backend stays the same."""
+
+    def __init__(self, create_app: Callable[[Any], Any]) -> None:
+        super().__init__(create_app)
+        self.get_backend_for_host = cache(super().get_backend_for_host)  # type: ignore[method-assign]
 
 
 def _closed(asked: Asked) -> ConnectionResetError:

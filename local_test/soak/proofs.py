@@ -21,6 +21,7 @@ PROOFS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
             "a sound image, and others with one fault each, by all rules": ("tests/test_broken.py",),
             "servers of others: what is known of them is what is said": ("tests/test_foreign.py",),
             "the same in the SDK's local mode: it agrees, but for what it lets pass": ("tests/test_agreement.py",),
+            "another data set, by both generations of local mode": ("tests/test_yours.py",),
         },
     ),
     "deploy": (

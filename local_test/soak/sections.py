@@ -176,7 +176,9 @@ def container_start(model: Path, image: str, docker: str, rounds: int) -> str:
 def image_parts(image: str, docker: str) -> str:
     """List the ten largest parts of the image and its sizes on disk and compressed."""
     size = int(_output([docker, "image", "inspect", "--format", "{{.Size}}", image]))
-    script = "du -sk /opt/venv/lib/python3*/site-packages/* /opt/berth /usr /var /etc 2>/dev/null"
+    script = (
+        "du -sk /opt/venv/lib/python3*/site-packages/* /opt/berth /usr /var /etc 2>/dev/null; true"  # a base alone lacks some
+    )
     measured = _output([docker, "run", "--rm", image, "sh", "-c", script]).splitlines()
     parts = sorted(((int(line.split("\t")[0]) / 1000, line.split("\t")[1]) for line in measured), reverse=True)[:10]
     rows = [[path, f"{size_mb:.1f}"] for size_mb, path in parts]
