@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 
-
 FOLDER = click.Path(path_type=Path)
 KINDS = ("onnx", "tflite", "coreml", "all")
 

@@ -165,10 +165,14 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _scratch(folder: Path) -> Iterator[None]:
-    """Have coremltools put its temporary files into a folder that goes whatever happens."""
+    """Have coremltools put its temporary files into a folder that goes whatever happens; its full disk is an OSError."""
     before, tempfile.tempdir = tempfile.tempdir, str(folder)
     try:
         yield
+    except RuntimeError as error:
+        if "FileWriter" not in str(error):
+            raise
+        raise OSError(str(error)) from error
     finally:
         tempfile.tempdir = before
 
