@@ -258,6 +258,13 @@ def test_answers_that_are_off_by_more_than_the_stated_bound_stop_the_start(copy,
         assert error.value.facts["file"] == f"edge/{INT8}"
 
 
+def test_an_export_without_a_student_is_told_what_to_do(copy):
+    words = [sys.executable, "-m", "edge", "export", "onnx", "--model", copy / "model"]
+    subprocess.run(words, cwd=ROOT, capture_output=True, check=True)
+    with pytest.raises(DamagedModel, match=rf"edge has no {INT8}: it was not asked for\. Export again, with `tflite`"):
+        load_predictor(copy / "model", "tflite")
+
+
 # ---- delegates
 
 
@@ -336,6 +343,13 @@ def test_a_library_without_its_device_stops_the_start_in_two_lines(base, stub, t
 def test_a_library_that_is_not_there_stops_the_start_in_two_lines(base):
     with pytest.raises(NoDelegate, match=r"^/nowhere/libedgetpu\.so\.1 can't be loaded: .*\.\nInstall it"):
         TflitePredictor(base / "model", read_manifest(base / "model"), "/nowhere/libedgetpu.so.1")
+
+
+def test_an_accelerator_may_be_eight_steps_off_which_the_cpu_may_not(base, facts, predictor, monkeypatch):
+    assert predictor.manifest.parity["tolerance"] == facts.bound
+    monkeypatch.setattr("serving.tflite._choose", lambda folder, *_: (folder / INT8, "libstub.so"))
+    accelerated = TflitePredictor(base / "model", read_manifest(base / "model"), "libstub.so")
+    assert accelerated.manifest.parity["tolerance"] == 8 * facts.bound
 
 
 def test_auto_goes_on_without_one_and_says_so(base):

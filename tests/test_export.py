@@ -799,7 +799,7 @@ def test_without_its_validation_channel_the_message_names_the_option(validated: 
         b" a , b, c ,y\n 1 , x ,2 , 3\n4, y , , 5 \n",
         b"more,y,c,b,a,last\nm,3,2,x,1,\n,5,,y,4,l\n",
         b"a,b,y,c\n1,x,3,2\n4,y,5\n",
-        b"a,b,c,y\n\n1,x,2,3\n\n\n4,y,,5\n\n",
+        b"a,b,c,y\n\n1,x,2,3\n\n  \n4,y,,5\n\n \n",
         b"a,b,c,y\n1,x,2,3\n4,y,NA,5",
         b"a,b,c,y\n1,x,2,0.1234567890123456789\n4,y,null,1e-300\n",
     ],

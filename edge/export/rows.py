@@ -150,7 +150,7 @@ def _rows(file: Path, declared: Sequence[Declared], *, drop: bool) -> Iterator[l
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise BadData(f"{file} is not CSV in UTF-8: {error}.", file=file.name) from error
     try:
-        lines = [row for row in csv.reader(io.StringIO(text, newline=""), skipinitialspace=True) if row]
+        lines = [row for row in csv.reader(io.StringIO(text, newline=""), skipinitialspace=True) if not _is_blank(row)]
     except csv.Error as error:
         raise BadData(f"{file} is not CSV: {error}.", file=file.name) from error
     positions, has_header = _positions([cell.strip() for cell in lines[0]], declared, file) if lines else ([], False)
@@ -161,6 +161,10 @@ def _rows(file: Path, declared: Sequence[Declared], *, drop: bool) -> Iterator[l
         except ValueError as error:
             if not drop:
                 raise BadData(f"{file.name} row {number}: {error}.", file=file.name, row=number) from error
+
+
+def _is_blank(cells: list[str]) -> bool:
+    return not cells or (len(cells) == 1 and not cells[0].strip())
 
 
 def _read(cells: list[str], width: int, positions: Sequence[int], declared: Sequence[Declared]) -> list[float | str]:
