@@ -31,6 +31,7 @@ LEAST_SHARE, MOST_SHARES = 0.02, 100_000
 """A row is learnt once a class that it has at least this probability of, which is the lesson's weight; of more than so many
 lessons the weightiest are learnt, for time's sake."""
 
+INTERRUPTED = "Training interrupted by user"
 LEARNING = {"hidden_layer_sizes": HIDDEN, "learning_rate_init": 0.01, "tol": 0}
 
 Array = NDArray[np.float64]
@@ -168,9 +169,16 @@ def _shares(told: Answers) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 
 def _let_learn(network: Any, inputs: Array, wanted: NDArray[Any], **options: Any) -> None:
+    """Fit a network; raises KeyboardInterrupt on Ctrl-C, of which scikit-learn makes a warning and a network half taught."""
     with warnings.catch_warnings(), library("threadpoolctl").threadpool_limits(1):
         warnings.simplefilter("ignore", library("sklearn.exceptions").ConvergenceWarning)  # it stops when its time is up
-        network.fit(inputs, wanted, **options)
+        warnings.filterwarnings("error", INTERRUPTED, UserWarning)
+        try:
+            network.fit(inputs, wanted, **options)
+        except UserWarning as warning:
+            if INTERRUPTED not in str(warning):
+                raise
+            raise KeyboardInterrupt from warning
 
 
 def _scaled_to(preprocessing: Preprocessing, mean: float, deviation: float) -> Preprocessing:
