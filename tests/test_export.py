@@ -287,7 +287,7 @@ def test_the_runner_works_copied_to_a_device_and_takes_below_20_microseconds_a_r
     said, told = alone(tmp_path, INT8, "--row", ROW)
     bound = read_edge_manifest(housing.folder).artifacts[INT8]["largest_difference"]
     assert abs(float(said) - housing.manifest.samples[0]["prediction"]) <= bound
-    (microseconds,) = re.findall(r"^1 rows, ([\d.]+) us a row \(median\)$", told, re.MULTILINE)
+    (microseconds,) = re.findall(r"^1 row, ([\d.]+) us a row \(median\)$", told, re.MULTILINE)
     assert float(microseconds) < 20
     assert told.count("\n") == 1
 
