@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,12 @@ from edge.graph import read_graph
 SLOW = "Note: the first inference on an Edge TPU is slow, as the model is loaded into its memory then."
 
 
+def _finite(_context: click.Context, _option: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a finite number.")
+    return value
+
+
 @click.command()
 @click.option("-m", "--model", type=click.Path(path_type=Path), required=True, help="A .tflite file.")
 @click.option("-i", "--image", type=click.Path(path_type=Path), required=True, help="An image of any size and usual format.")
@@ -31,9 +39,12 @@ SLOW = "Note: the first inference on an Edge TPU is slow, as the model is loaded
 @click.option("-k", "--top", type=click.IntRange(min=1), default=1, show_default=True, help="How many labels to print.")
 @click.option("-c", "--count", type=click.IntRange(min=1), default=5, show_default=True, help="How often to run it.")
 @click.option("--delegate", metavar=f"LIB|{NONE}|{AUTO}", default=AUTO, show_default=True, help="The accelerator's library.")
-@click.option("--mean", type=float, help="With --std: what the model wants is (pixel - mean) / std.")
+@click.option("--mean", type=float, callback=_finite, help="With --std: what the model wants is (pixel - mean) / std.")
 @click.option(
-    "--std", type=click.FloatRange(min=0, min_open=True), help="Without them: as the model's metadata says, else 127.5."
+    "--std",
+    type=click.FloatRange(min=0, min_open=True),
+    callback=_finite,
+    help="Without them: as the model's metadata says, else 127.5.",
 )
 def classify(
     *,
@@ -52,6 +63,8 @@ def classify(
     """
     if (mean is None) != (std is None):
         raise click.UsageError("--mean and --std go together.")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack a label's letters
     graph = read_graph(model)
     ready = make_interpreter(model, delegate)
     for line in filter(None, [ready.note, ready.place]):
