@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import math
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -63,8 +61,6 @@ def classify(
     """
     if (mean is None) != (std is None):
         raise click.UsageError("--mean and --std go together.")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack a label's letters
     graph = read_graph(model)
     ready = make_interpreter(model, delegate)
     for line in filter(None, [ready.note, ready.place]):
