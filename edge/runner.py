@@ -97,7 +97,6 @@ class Student:
             return False
 
     def _prepare(self) -> None:
-        """Lay out once what every row needs."""
         numbers = [feature for feature in self.features if feature["kind"] == "number"]
         # A number that never varied says nothing: divided by infinity it is always 0.
         spans = ((feature["low"], feature["high"]) for feature in numbers)
@@ -293,6 +292,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Refused, ImportError) as error:
         print(error if isinstance(error, Refused) else f"{error}. Run `pip install ai-edge-litert`.", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

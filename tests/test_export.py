@@ -316,7 +316,7 @@ def test_the_runner_says_label_and_probabilities_and_takes_missing_values(birds:
         (",39.1,18.7,181,3750,male", "Row 1, column island: it is empty, null or NaN; a value was expected."),
         ("Dream,39_1,18.7,181,3750,male", "Row 1, column bill_length_mm: '39_1' is not a finite number of float32's range."),
         ("Dream,1e39,18.7,181,3750,male", "Row 1, column bill_length_mm: '1e39' is not a finite number of float32's range."),
-        ("island=Dream,x=1", "Columns are missing: bill_depth_mm, bill_length_mm, "),
+        ("island=Dream,x=1", "Columns are missing: bill_length_mm, bill_depth_mm, "),
     ],
     ids=["width", "choice", "missing", "underscore", "large", "columns"],
 )

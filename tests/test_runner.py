@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -143,6 +144,12 @@ def test_a_reader_that_has_enough_is_no_error(model: Path) -> None:
     done = alone(model, "--row", "8,x,1", stdout=writing)
     os.close(writing)
     assert (done.returncode, done.stderr.count(b"\n")) == (0, 1)
+
+
+def test_ctrl_c_ends_the_copied_runner_without_a_word(model: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(runner, "run", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert runner.main([str(model), "--row", "8,x,1"]) == 130
+    assert capsys.readouterr().err == ""
 
 
 def test_labels_that_the_terminal_has_no_letters_for_are_spelled(tmp_path: Path) -> None:
