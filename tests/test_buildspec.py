@@ -14,8 +14,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 import yaml
-from conftest import ROOT, long
-from test_container import registry
+from conftest import ROOT, long, registry_program
+
+from local_test.rehearsal.registry import registry
 
 TEMPLATES = sorted((ROOT / "deploy" / "templates").glob("*.yaml"))
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -159,7 +160,7 @@ def test_the_phases_run_from_a_commit_to_a_registry_in_a_clean_container(docker:
     script = subprocess.run([sys.executable, ROOT / ".ci" / "phases"], capture_output=True, text=True, check=True).stdout
     narrow = f"{buildspec()['env']['variables']['PYTEST_ADDOPTS']} tests/test_rules.py tests/test_layout.py"
     (tmp_path / "registry").mkdir()
-    with registry(tmp_path / "registry") as address:
+    with registry(tmp_path / "registry", registry_program()) as address:
         environ = {
             "IMAGE": image,
             "BASE_IMAGE": "debian:trixie-slim",
