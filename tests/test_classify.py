@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import graphs
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from conftest import ROOT, lacking
 from PIL import Image
+from students import NUMBER, write_student
 
 from contract.delegate import Case, Outcome, edge_tpu_library, is_compiled, try_delegate
-from contract.errors import BadData
+from contract.errors import BadData, NoDelegate
 from edge.classification.classify import classify
-from edge.classification.image import read_image
+from edge.classification.image import _damaged, read_image
 from edge.classification.labels import read_labels
 from edge.classification.normalization import Normalization, read_normalization, to_input
+from edge.predict import predict
 
 NOTE = "Note: the first inference on an Edge TPU is slow, as the model is loaded into its memory then."
 RED = (255, 0, 51)
@@ -228,6 +233,64 @@ def test_a_broken_image_is_told_apart_from_none(tmp_path: Path, red: Path) -> No
     }
 
 
+@pytest.mark.parametrize(
+    ("values", "name", "expected"),
+    [
+        (np.full((4, 4), 200.0, np.float32), "float.tif", 200),
+        (np.full((4, 4), 200, np.int32), "long.tif", 200),
+        (np.full((4, 4), 0x8000, np.int32), "wide.pgm", 128),
+    ],
+    ids=["floats to 255", "32 bits to 255", "PGM of 16 bits"],
+)
+def test_gray_of_wider_values_keeps_its_brightness_where_that_is_known(values, name: str, expected, tmp_path: Path) -> None:
+    if name.endswith("pgm"):
+        (tmp_path / name).write_bytes(b"P5 4 4 65535\n" + values.astype(">u2").tobytes())
+    else:
+        Image.fromarray(values).save(tmp_path / name)
+    assert read_image(tmp_path / name, 3, 3)[1, 1].tolist() == [expected] * 3
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        (np.linspace(0, 1, 16, dtype=np.float32), "0 to 1"),
+        (np.linspace(-5, 90, 16, dtype=np.float32), "-5 to 90"),
+        (np.arange(0, 64_000, 4_000, dtype=np.int32), "0 to 60000"),
+        (np.full(16, np.nan, np.float32), "nan to nan"),
+    ],
+    ids=["0 to 1", "below 0", "32 bits, above 255", "NaN"],
+)
+def test_gray_whose_white_isn_t_known_is_told(values, found: str, tmp_path: Path) -> None:
+    path = tmp_path / "gray.tif"
+    Image.fromarray(values.reshape(4, 4)).save(path)
+    with pytest.raises(BadData) as told:
+        read_image(path, 3, 3)
+    assert told.value.message == f"{path} has values from {found}; 0 to 255 was expected. Save it with 8 or 16 bits."
+
+
+@pytest.mark.parametrize("side", [10_000, 20_000], ids=["what Pillow warns of", "what Pillow refuses"])
+def test_an_image_of_too_many_pixels_is_told_before_it_is_read(side: int, red: Path, tmp_path: Path) -> None:
+    path, content = tmp_path / "large.png", bytearray(red.read_bytes())
+    content[16:24] = struct.pack(">II", side, side)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    path.write_bytes(content)
+    with pytest.raises(BadData) as told:
+        read_image(path, 8, 8)
+    assert told.value.message == f"{path} has {side**2:,} pixels; at most 89,478,485 are read. Make it smaller."
+
+
+def test_what_pillow_says_of_a_damaged_image_ends_in_one_full_stop(tmp_path: Path) -> None:
+    assert _damaged(tmp_path, ValueError("It ends early.")).message == (
+        f"{tmp_path} is a damaged image: It ends early. Get the file again."
+    )
+
+
+def test_a_color_space_that_pillow_can_t_convert_is_told(tmp_path: Path) -> None:
+    Image.new("LAB", (4, 4)).save(tmp_path / "lab.tif")
+    with pytest.raises(BadData, match=r"lab.tif can't be used: .*LAB.*\. Save it in RGB\."):
+        read_image(tmp_path / "lab.tif", 3, 3, 1)
+
+
 # Labels
 
 
@@ -254,9 +317,10 @@ def test_labels_are_read_with_and_without_numbers(text: str, tmp_path: Path) -> 
         ("red\ngreen\n", "has 2 labels, numbered 0 to 1; the model has 3 outputs. Give the labels of this model. "
          "Where the first output is the background, its label may be what is missing."),
         ("1 red\n2 green\n3 blue\n", "has 3 labels, numbered 1 to 3; the model has 3 outputs. Give the labels of this model."),
+        ("0 red\n1 green\n1 lime\n2 blue\n", "has the number 1 2 times. Give each output one label."),
         ("", "has 0 labels; the model has 3 outputs. Give the labels of this model."),
     ],
-    ids=["one short", "numbered from 1", "empty"],
+    ids=["one short", "numbered from 1", "a number twice", "empty"],
 )  # fmt: skip
 def test_labels_of_another_model_are_told(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "labels.txt"
@@ -289,6 +353,22 @@ def test_a_damaged_model_is_no_traceback(red: Path, tmp_path: Path) -> None:
 def test_mean_and_std_go_together(red: Path, tmp_path: Path) -> None:
     done = edge("classify", "-m", graphs.write_colors(tmp_path / "c.tflite"), "-i", red, "--mean", "1")
     assert (done.returncode, done.stderr.splitlines()[-1]) == (2, "Error: --mean and --std go together.")
+
+
+@pytest.mark.parametrize(
+    "options", [("--mean", "nan", "--std", "1"), ("--mean", "0", "--std", "nan"), ("--mean", "0", "--std", "inf")]
+)
+def test_mean_and_std_are_finite(options: tuple[str, ...], red: Path) -> None:
+    done = CliRunner().invoke(classify, ["-m", "none.tflite", "-i", str(red), *options])
+    assert done.exit_code == 2
+    assert "is not a finite number." in done.stderr
+
+
+def test_an_empty_delegate_is_refused(red: Path, tmp_path: Path) -> None:
+    model = graphs.write_colors(tmp_path / "c.tflite")
+    done = CliRunner().invoke(classify, ["-m", str(model), "-i", str(red), "--delegate", ""])
+    assert done.exit_code == 2
+    assert "--delegate is empty: name a library, such as libedgetpu" in done.stderr
 
 
 # Delegates
@@ -392,6 +472,35 @@ def test_a_library_that_is_named_and_can_t_be_used_says_why_and_what_to_do(name,
     model = graphs.write_colors(tmp_path / "c.tflite")
     done = edge("classify", "-m", model, "-i", red, "--delegate", library)
     assert (done.returncode, done.stdout, done.stderr.splitlines()) == (1, "", two_lines(name, str(library)))
+
+
+@pytest.mark.parametrize("name", ["missing", "nothing", "nodevice", "segfaults", "leaves"])
+def test_predict_says_the_same_of_a_library_and_ends_as_an_error(name: str, stubs: Path, tmp_path: Path) -> None:
+    library = tmp_path / "lib.so" if name == "missing" else stubs / f"lib{name}.so"
+    words = [str(write_student(tmp_path / "s.tflite", NUMBER)), "--row", "8,x,1", "--delegate", str(library)]
+    error = CliRunner().invoke(predict, words).exception
+    assert isinstance(error, NoDelegate)
+    assert error.message.splitlines() == two_lines(name, str(library))
+
+
+def test_predict_with_auto_carries_on_with_the_cpu_and_says_so(stubs: Path, tmp_path: Path, monkeypatch) -> None:
+    library = str(stubs / "libsegfaults.so")
+    monkeypatch.setattr("edge.delegate.edge_tpu_library", lambda: library)
+    words = [str(write_student(tmp_path / "s.tflite", NUMBER)), "--row", "8,x,1", "--delegate", "auto"]
+    done = CliRunner().invoke(predict, words)
+    assert done.exit_code == 0
+    assert done.stderr.splitlines()[:3] == [*two_lines("segfaults", library), "Running on the CPU."]
+
+
+@pytest.mark.parametrize(
+    ("name", "what"), [("nodevice", "no device is plugged in"), ("nothing", "undefined symbol: tflite_plugin_create_delegate")]
+)
+def test_the_copied_runner_says_in_a_line_what_a_library_lacks(name: str, what: str, stubs: Path, tmp_path: Path) -> None:
+    model = write_student(tmp_path / "s.tflite", NUMBER)
+    command = [sys.executable, ROOT / "edge" / "runner.py", model, "--row", "8,x,1", "--delegate", stubs / f"lib{name}.so"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert f"{what}. Is it installed, and the device attached? Without --delegate the CPU answers.\n" in done.stderr
 
 
 def test_a_delegate_that_works_is_used_and_named(red: Path, labels: Path, stubs: Path, tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from email.utils import formatdate
 from functools import partial
@@ -150,6 +152,7 @@ STAND_IN = """#!/bin/sh
 if [ "$1 $2 $3" != "--show_operations --out_dir /model" ]; then echo "other words: $*"; exit 2; fi
 if [ "$(ls /sys/class/net)" != lo ] || touch /x 2>/dev/null; then echo "the container may do too much"; exit 2; fi
 stem=${4%.tflite}
+if [ "$stem" = slow ]; then sleep 60; fi
 cat "/logs/$stem"
 if grep -q "^Model compiled successfully" "/logs/$stem"; then
   { cat "$4"; printf edgetpu-custom-op; } > "${stem}_edgetpu.tflite"
@@ -210,6 +213,28 @@ def test_the_compiled_model_comes_beside_the_other_and_into_edge_json(stand_in: 
     assert entry["sha256"] == hashlib.sha256(compiled.read_bytes()).hexdigest()
     assert sorted(path.name for path in tmp_path.iterdir()) == [EDGE, "full.tflite", "full_edgetpu.tflite"]
     assert compile_(model, "--image", stand_in).exit_code == 0, "a second time"
+
+
+def test_a_folder_with_a_comma_or_a_quote_in_its_name_is_no_matter(stand_in: str, tmp_path: Path) -> None:
+    folder = tmp_path / 'models, "new"'
+    folder.mkdir()
+    assert compile_(graphs.write_dense(folder / "full.tflite"), "--image", stand_in).exit_code == 0
+    assert (folder / "full_edgetpu.tflite").is_file()
+
+
+def test_where_it_is_stopped_the_container_goes_too_and_nothing_is_left(docker: str, stand_in: str, tmp_path: Path) -> None:
+    model = graphs.write_dense(tmp_path / "slow.tflite")
+    command = [sys.executable, "-m", "edge", "compile", model, "--image", stand_in]
+    begun = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    running = [docker, "ps", "--quiet", "--filter", f"ancestor={stand_in}"]
+    deadline = time.monotonic() + 30
+    while not subprocess.run(running, capture_output=True, check=True).stdout and time.monotonic() < deadline:
+        time.sleep(0.1)
+    begun.send_signal(signal.SIGINT)
+    _, told = begun.communicate(timeout=30)
+    assert (begun.returncode, told.splitlines()[-1]) == (130, "Stopped; nothing half-written is left.")
+    assert not subprocess.run(running, capture_output=True, check=True).stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["slow.tflite"]
 
 
 def test_a_model_of_which_a_part_runs_on_the_cpu_is_kept_and_that_check_thought_otherwise_is_said(stand_in, tmp_path) -> None:

@@ -13,12 +13,19 @@ import numpy.typing as npt
 
 from contract.errors import BadArtifact
 from edge.classification.image import MODES, read_image
-from edge.classification.interpreter import AUTO, NONE, make_interpreter
+from edge.classification.interpreter import make_interpreter
 from edge.classification.labels import labels_within, read_labels
 from edge.classification.normalization import Normalization, read_normalization, to_input
+from edge.delegate import AUTO, NONE
 from edge.graph import read_graph
 
 SLOW = "Note: the first inference on an Edge TPU is slow, as the model is loaded into its memory then."
+
+
+def _finite(_context: click.Context, _option: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a finite number.")
+    return value
 
 
 @click.command()
@@ -30,9 +37,12 @@ SLOW = "Note: the first inference on an Edge TPU is slow, as the model is loaded
 @click.option("-k", "--top", type=click.IntRange(min=1), default=1, show_default=True, help="How many labels to print.")
 @click.option("-c", "--count", type=click.IntRange(min=1), default=5, show_default=True, help="How often to run it.")
 @click.option("--delegate", metavar=f"LIB|{NONE}|{AUTO}", default=AUTO, show_default=True, help="The accelerator's library.")
-@click.option("--mean", type=float, help="With --std: what the model wants is (pixel - mean) / std.")
+@click.option("--mean", type=float, callback=_finite, help="With --std: what the model wants is (pixel - mean) / std.")
 @click.option(
-    "--std", type=click.FloatRange(min=0, min_open=True), help="Without them: as the model's metadata says, else 127.5."
+    "--std",
+    type=click.FloatRange(min=0, min_open=True),
+    callback=_finite,
+    help="Without them: as the model's metadata says, else 127.5.",
 )
 def classify(
     *,

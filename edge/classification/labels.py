@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
+from collections import Counter
 from pathlib import Path
 
 from contract.errors import BadData
@@ -17,7 +18,7 @@ def read_labels(path: Path, outputs: int) -> list[str]:
     """Return a file's labels, one for each output: one a line, or each line with its output's number in front.
 
     Raises:
-        BadData: there is no such file, it is no text, or it names more or fewer outputs than there are.
+        BadData: there is no such file, it is no text, or it names more or fewer outputs than there are, or one twice.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -25,7 +26,7 @@ def read_labels(path: Path, outputs: int) -> list[str]:
         raise BadData(f"{path} can't be read: {error.strerror}. Give a file with one label a line.", file=str(path)) from error
     except UnicodeDecodeError as error:
         raise BadData(f"{path} is no UTF-8 text. Give a file with one label a line.", file=str(path)) from error
-    return _checked(_labels(text), outputs, str(path))
+    return _checked(_labels(text, str(path)), outputs, str(path))
 
 
 def labels_within(model: Path, outputs: int) -> list[str] | None:
@@ -35,13 +36,17 @@ def labels_within(model: Path, outputs: int) -> list[str] | None:
             texts = [archive.read(name) for name in archive.namelist() if name.endswith(".txt")]
     except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError):  # there is none, or it can't be read
         return None
-    return _checked(_labels(texts[0].decode(errors="replace")), outputs, f"the list in {model}") if texts else None
+    source = f"the list in {model}"
+    return _checked(_labels(texts[0].decode(errors="replace"), source), outputs, source) if texts else None
 
 
-def _labels(text: str) -> dict[int, str]:
+def _labels(text: str, source: str) -> dict[int, str]:
     lines = text.rstrip("\n").split("\n") if text.strip() else []
     numbered = [INDEXED.fullmatch(line) for line in lines if line.strip()]
     if numbered and all(numbered):
+        (number, count), *_ = Counter(int(match[1]) for match in numbered if match).most_common(1)
+        if count > 1:
+            raise BadData(f"{source} has the number {number} {count} times. Give each output one label.", file=source)
         return {int(match[1]): match[2].strip() for match in numbered if match}
     return {number: line.strip() for number, line in enumerate(lines)}
 

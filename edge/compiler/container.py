@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -67,16 +68,25 @@ def run_compiler(engine: str, image: str, folder: Path, name: str) -> str:
         "--user",
         f"{os.getuid()}:{os.getgid()}",
         "--mount",
-        f"type=bind,source={folder.resolve()},target=/model",
+        f"type=bind,{_quoted(f'source={folder.resolve()}')},target=/model",
         "--workdir",
         "/model",
     )
+    container = f"berth-compile-{secrets.token_hex(6)}"
     words = ("--show_operations", "--out_dir", "/model", name)
     try:
-        done = _run(engine, ("run", "--rm", *options, *place, image, *words), RUN_S)
+        return _run(engine, ("run", "--rm", "--name", container, *options, *place, image, *words), RUN_S).stdout
     except subprocess.TimeoutExpired as late:
+        _quiet(engine, "rm", "--force", container)
         return f"{_text(late.stdout)}\nThe container timed out after {RUN_S} s.\n"
-    return done.stdout
+    except BaseException:  # Ctrl-C ends the client, and not always what it started
+        _quiet(engine, "rm", "--force", container)
+        raise
+
+
+def _quoted(field: str) -> str:
+    """Return a field of --mount, which is a line of CSV."""
+    return '"' + field.replace('"', '""') + '"'
 
 
 def _engine() -> str:

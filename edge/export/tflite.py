@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from contract.edge import METADATA
 from edge.export.student import Array, Student
 from edge.libraries import library
+from edge.packing import buffer_of, packed
 
-ALIGNMENT = 16
-"""Of each buffer in the file, as the schema asks: a device's kernels may read no other."""
 INPUT_SCALE = 1 / 127
 """Of inputs from -1 to 1; their zero is 0."""
 VERSIONS = {"float32": 1, "int8": 4}
@@ -99,16 +98,13 @@ def _file(tensors: Sequence[Tensor], student: Student) -> bytes:
     model = schema.ModelT()
     model.version, model.description = 3, f"{student.preprocessing.target}, student"
     told = json.dumps(student.preprocessing.to_json(), sort_keys=True, ensure_ascii=False).encode()
-    constants = [tensor.data for tensor in tensors if tensor.data is not None]
-    contents = [None, *(np.frombuffer(data.tobytes(), np.uint8) for data in constants), np.frombuffer(told, np.uint8)]
-    model.buffers = [_buffer(schema, content) for content in contents]
+    contents = [b"", *(tensor.data.tobytes() for tensor in tensors if tensor.data is not None), told]
+    model.buffers = [buffer_of(schema, content) for content in contents]
     model.metadata = [_set(schema.MetadataT(), name=METADATA, buffer=len(contents) - 1)]
     code = schema.BuiltinOperator.FULLY_CONNECTED
     model.operatorCodes = [_set(schema.OperatorCodeT(), builtinCode=code, deprecatedBuiltinCode=code, version=VERSIONS[kind])]
     model.subgraphs = [_graph(schema, tensors)]
-    builder = library("flatbuffers").Builder(4096)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
+    return packed(model)
 
 
 def _graph(schema: Any, tensors: Sequence[Tensor]) -> Any:
@@ -135,24 +131,6 @@ def _tensor(schema: Any, tensor: Tensor, buffer: int) -> Any:
             schema.QuantizationParametersT(), scale=[tensor.step.scale], zeroPoint=[tensor.step.zero_point]
         )
     return made
-
-
-def _buffer(schema: Any, content: NDArray[np.uint8] | None) -> Any:
-    """Return a buffer that packs its bytes aligned, which the generated one does not."""
-
-    class Aligned(schema.BufferT):  # type: ignore[misc]
-        def Pack(self, builder: Any) -> Any:  # noqa: N802  # its name there
-            if content is None:
-                return super().Pack(builder)
-            builder.StartVector(1, len(content), ALIGNMENT)
-            builder.head -= len(content)
-            builder.Bytes[builder.head : builder.head + len(content)] = content.tobytes()
-            data = builder.EndVector()
-            schema.BufferStart(builder)
-            schema.BufferAddData(builder, data)
-            return schema.BufferEnd(builder)
-
-    return Aligned()
 
 
 def _set(made: Any, **values: Any) -> Any:

@@ -8,14 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.libraries import library
+from edge.packing import buffer_of, packed
 from edge.photos.weights import Tensors
 
 SIDE = 224
 """Height and width of the pictures it takes."""
 STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)
 """Of its 16 blocks. Source: Tan and Le (2019), arXiv 1905.11946, table 1; the Lite variant has the same."""
-ALIGNMENT = 16
-"""Of each buffer in the file, as the schema asks."""
 EPSILON = 1e-3
 """Added to the variance in batch normalization; as TensorFlow's EfficientNet has it, from which the weights come."""
 
@@ -60,7 +59,7 @@ class Graph:
         self.inputs: list[int] = []
         self.outputs: list[int] = []
         self._tensors: list[Any] = []
-        self._buffers: list[Any] = [_buffer(self._schema, b"")]  # the first is that of tensors without values
+        self._buffers: list[Any] = [buffer_of(self._schema, b"")]  # the first is that of tensors without values
         self._operators: list[Any] = []
         self._codes: list[Any] = []
 
@@ -76,7 +75,7 @@ class Graph:
         tensor.type = types.INT32 if values is not None and values.dtype == np.int32 else types.FLOAT32
         if values is not None:
             tensor.buffer = len(self._buffers)
-            self._buffers.append(_buffer(self._schema, np.ascontiguousarray(values).tobytes()))
+            self._buffers.append(buffer_of(self._schema, np.ascontiguousarray(values).tobytes()))
         self._tensors.append(tensor)
         return len(self._tensors) - 1
 
@@ -118,9 +117,7 @@ class Graph:
         model = self._schema.ModelT()
         model.version, model.description = 3, "EfficientNet-Lite0"
         model.subgraphs, model.buffers, model.operatorCodes = [part], self._buffers, self._codes
-        builder = library("flatbuffers").Builder(1 << 20)
-        builder.Finish(model.Pack(builder), b"TFL3")
-        return bytes(builder.Output())
+        return packed(model, 1 << 20)
 
     def _filter(self, top: int, what: tuple[str, Any, bool], constants: tuple[Any, Any], stride: int) -> int:
         (operator, options, clips), (kernel, bias) = what, constants
@@ -148,21 +145,3 @@ class Graph:
         operator.builtinOptionsType = getattr(self._schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
         self._operators.append(operator)
         return made
-
-
-def _buffer(schema: Any, content: bytes) -> Any:
-    """Return a buffer whose bytes are packed aligned, which the generated class does not: some devices read no other floats."""
-
-    class Aligned(schema.BufferT):  # type: ignore[misc]
-        def Pack(self, builder: Any) -> Any:  # noqa: N802  # its name there
-            if not content:
-                return super().Pack(builder)
-            builder.StartVector(1, len(content), ALIGNMENT)
-            builder.head -= len(content)
-            builder.Bytes[builder.head : builder.head + len(content)] = content
-            data = builder.EndVector()
-            schema.BufferStart(builder)
-            schema.BufferAddData(builder, data)
-            return schema.BufferEnd(builder)
-
-    return Aligned()
