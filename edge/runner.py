@@ -241,10 +241,8 @@ def _value(cell: str, feature: dict[str, Any], number: int) -> float:
 def _interpreter(content: bytes, path: Path, delegate: str | None) -> Any:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    # Reference kernels are plain arithmetic of integers, which says the same on every processor, and no slower on so small a
-    # model. XNNPACK, which comes unasked, says the same, and announces itself on stderr.
-    plain, fast = OpResolverType.BUILTIN_REF, OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    resolver = fast if delegate else plain
+    # Plain arithmetic of integers, the same on every processor; XNNPACK, which comes unasked, announces itself on stderr.
+    resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if delegate else OpResolverType.BUILTIN_REF
     if delegate == "":
         raise Refused("--delegate is empty. Name a library, such as libedgetpu.so.1, or leave it out: the CPU answers then.")
     delegates = [_delegate(delegate)] if delegate else []
