@@ -427,6 +427,9 @@ def test_ten_faults_are_named_and_the_rest_counted(tmp_path: Path) -> None:
         pytest.param(b"n,m,c,d,t\n1,2,0,red,no\n", SchemaMismatch, "lacks N, M", id="names in another case"),
         pytest.param(b"\n\n", SchemaMismatch, "a.csv lacks N", id="blank lines"),
         pytest.param(b"N,M,C,D,T\n1,2,0,red,no,9\n", BadData, "a.csv is not CSV", id="a row too wide"),
+        pytest.param(
+            b"N,M,C,D,T\nx,2,0,red,no,9\n", BadData, "a.csv is not CSV", id="a row too wide, with a word for a number"
+        ),
         pytest.param(b"N,M,C,D,T\n1,2,0,red,no\n1,2,0,red,no,9\n", BadData, "a.csv is not CSV", id="a later row too wide"),
         pytest.param(b'N,M,C,D,T\n1,2,0,"red,no\n', BadData, "a.csv is not CSV", id="a quote left open"),
         pytest.param("N,M,C,D,T\n1,2,0,röd,no\n".encode("latin-1"), BadData, "a.csv is not CSV", id="latin-1"),

@@ -16,6 +16,7 @@ from training.columns import LARGEST, Batch, Column, Declared, choice_column, nu
 from training.layout import Layout
 
 MISSING = sorted({spelling for word in MISSING_WORDS for spelling in (word, word.upper(), word.title(), "NaN")})
+NOT_CSV = (pd.errors.ParserError, pd.errors.ParserWarning, UnicodeDecodeError)
 
 
 def read_cells(block: bytes, layout: Layout, file: str, lines_before: int) -> Batch:
@@ -32,11 +33,9 @@ def read_cells(block: bytes, layout: Layout, file: str, lines_before: int) -> Ba
     """
     numbers = [index for index, column in zip(layout.positions, layout.declared, strict=True) if column.kind == "number"]
     try:
-        frame = _read_frame(block, layout, numbers)
-    except (pd.errors.ParserError, pd.errors.ParserWarning, UnicodeDecodeError) as error:
+        frame = _read_quickly(block, layout, numbers)
+    except NOT_CSV as error:
         raise _no_csv(file, error, lines_before) from error
-    except ValueError:
-        frame = _read_frame(block, layout, [])
     return [_cells(frame[index], column) for index, column in zip(layout.positions, layout.declared, strict=True)]
 
 
@@ -46,6 +45,16 @@ def _no_csv(file: str, error: Exception, lines_before: int) -> BadData:
     told = re.sub(r"(?<=\bline )\d+", lambda line: str(int(line[0]) - 1 + lines_before), told)
     told = re.sub(r"(?<=\brow )\d+", lambda row: str(int(row[0]) + lines_before), told)
     return BadData(f"{file} is not CSV: {told}.", file=file)
+
+
+def _read_quickly(block: bytes, layout: Layout, numbers: Sequence[int]) -> pd.DataFrame:
+    """Return numbers as float64 where all of them are; else they are text, to be read one by one."""
+    try:
+        return _read_frame(block, layout, numbers)
+    except NOT_CSV:
+        raise
+    except ValueError:
+        return _read_frame(block, layout, [])
 
 
 def _read_frame(block: bytes, layout: Layout, numbers: Sequence[int]) -> pd.DataFrame:
