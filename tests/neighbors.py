@@ -18,6 +18,7 @@ def neighbor(docker: str) -> Iterator[None]:
     build_sound(docker)
     made = not subprocess.run([docker, "network", "create", "--label", label, sandbox.NETWORK], capture_output=True).returncode
     on = ["--network", sandbox.NETWORK, "--network-alias", "neighbor"]
+    subprocess.run([docker, "rm", "--force", name], capture_output=True, check=False)  # a run that was killed left it
     subprocess.run([docker, "run", "--detach", "--name", name, *on, SOUND_IMAGE, "sleep", "infinity"], check=True)
     try:
         yield

@@ -74,7 +74,8 @@ def command(commands, generation):
 def accounts(commands, docker, tmp_path_factory, request):
     """What a whole run on the shipped data wrote down, by generation; both go on at once, as they wait for much."""
     folder = tmp_path_factory.mktemp("sdk")
-    wanted = sorted({item.callspec.params["generation"] for item in request.session.items if "account" in fixtures(item)})
+    ours = [item for item in request.session.items if item.path == Path(__file__) and "account" in fixtures(item)]
+    wanted = sorted({item.callspec.params["generation"] for item in ours})
 
     def whole(name):
         done = run(commands[name], "--data", "model/sample", "--json", str(folder / f"{name}.json"))
