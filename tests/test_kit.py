@@ -355,7 +355,11 @@ def test_the_notebook_runs_to_the_end_with_an_account_and_leaves_nothing_there(k
         left = [standing, client.list_models()["Models"]]
         left += [client.list_endpoint_configs()["EndpointConfigs"], client.list_model_packages()["ModelPackageSummaryList"]]
         left.append(aws.client("s3").list_objects_v2(Bucket=bucket).get("Contents", []))
-        (job,) = [one for one in client.list_training_jobs()["TrainingJobSummaries"] if "-00" not in one["TrainingJobName"]]
+        (job,) = [
+            one
+            for one in client.list_training_jobs()["TrainingJobSummaries"]
+            if not re.search(r"-\d{3}-", one["TrainingJobName"])
+        ]
         told = client.describe_training_job(TrainingJobName=job["TrainingJobName"])
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("all done\n")
