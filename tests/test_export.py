@@ -12,17 +12,20 @@ import resource
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from conftest import ROOT, SAMPLE
 
 from contract.declaration import Declaration, Feature, Target
-from contract.edge import COREML, EDGE, FLOAT, INT8, Column, Preprocessing, read_edge_manifest
+from contract.edge import COREML, COREML_MODEL, EDGE, FLOAT, INT8, Column, Preprocessing, read_edge_manifest
 from contract.errors import BadArtifact, BadChannel, BadData, DamagedModel, ExportFailed, MissingLibrary, SchemaMismatch
 from contract.job import Channel
 from contract.manifest import MANIFEST, ONNX, Manifest, read_manifest
@@ -36,7 +39,15 @@ from edge.runner import Student, preprocessing_in
 from local_test.emulator import Endpoint, lay_out, train
 from local_test.runners import Processes
 from local_test.soak.devices import COLUMNS, on_devices
+from model import DECLARATION as MODEL
+from model.pipeline import build_pipeline
+from training.export import export as to_onnx
 
+SOME = (
+    Feature("N", ""),
+    Feature("M", "", nullable=True),
+    Feature("C", "", kind="category", choices=("red", "green", "blue"), nullable=True),
+)
 ROW = "0,6.575,296,15.3,396.9,4.98"
 """The sample's first."""
 
@@ -109,7 +120,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_an_export_has_every_file_with_its_figures_and_is_of_its_model(exported: Exported) -> None:
     manifest = read_edge_manifest(exported.folder, exported.manifest)
-    assert list(manifest.artifacts) == [ONNX, INT8, FLOAT, COREML]
+    assert list(manifest.artifacts) == [ONNX, INT8, FLOAT, COREML, COREML_MODEL]
     expected = {"accuracy", "log_loss"} if exported.manifest.labels else {"r2", "mae"}
     for name, entry in manifest.artifacts.items():
         assert set(entry) == expected | {"largest_difference", "student_difference", "size_bytes", "sha256"}
@@ -281,7 +292,18 @@ def test_onnx_agrees_with_the_server_on_every_row(served: tuple[Exported, np.nda
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_core_ml_agrees_with_the_server_and_with_the_student_on_every_row(served: tuple[Exported, np.ndarray]) -> None:
+def test_core_ml_of_the_model_agrees_with_the_server_on_every_row(served: tuple[Exported, np.ndarray]) -> None:
+    from edge.export.coreml import read_package
+
+    exported, expected = served
+    found = read_package(exported.folder / COREML_MODEL)(exported.rows())
+    assert len(found) == exported.manifest.data["train_rows"] + exported.manifest.data["validation_rows"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_core_ml_of_the_student_agrees_with_the_server_as_it_says_and_with_the_float_file_on_every_row(
+    served: tuple[Exported, np.ndarray],
+) -> None:
     from edge.export.coreml import read_package
 
     exported, expected = served
@@ -558,7 +580,7 @@ def test_coremltools_leaves_nothing_outside_the_exports_folder(
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not to be used"))
     export(housing.model, tmp_path / "out", ["coreml"])
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {COREML, EDGE}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {COREML, COREML_MODEL, EDGE}
 
 
 def test_onnx_alone_teaches_no_student(housing: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -901,6 +923,48 @@ def taught(labels: tuple[str, ...], teacher: Callable[[np.ndarray], np.ndarray],
     declaration = Declaration("d", "D", "A.", features, Target("y", "Y", kind="class", labels=labels), ())
     manifest = Manifest(declaration, labels, (), {}, {}, {}, {}, {}, {}, {})
     return teach(manifest, teacher, matrix)[0]
+
+
+@pytest.mark.parametrize(
+    "labels", [(), ("no", "yes"), ("low", "middle", "high")], ids=["a number", "two labels", "three labels"]
+)
+@pytest.mark.parametrize("estimator", ["hist_gradient_boosting", "lightgbm", "random_forest", "ridge", "mlp"])
+def test_every_estimator_can_be_said_in_core_ml(tmp_path: Path, estimator: str, labels: tuple[str, ...]) -> None:
+    from edge.export import coreml
+
+    declaration = replace(MODEL, features=SOME, target=Target("T", "", "class" if labels else "number", labels=labels))
+    chance = np.random.default_rng(0)
+    rows = np.column_stack([chance.normal(size=(400, 2)), chance.integers(0, 3, 400)]).astype(np.float32)
+    target = rows[:, 0] + np.abs(rows[:, 1]) * rows[:, 2]
+    rows[chance.random(400) < 0.2, 1] = rows[chance.random(400) < 0.1, 2] = np.nan
+    if labels:
+        target = np.array(labels)[np.digitize(target, np.quantile(target, np.arange(1, len(labels)) / len(labels)))]
+    values = {knob.name: knob.default for knob in MODEL.hyperparameters} | {"estimator": estimator, "max_iter": 20}
+    pipeline = build_pipeline(declaration, values).fit(rows, target)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # skl2onnx's
+        content = to_onnx(pipeline, rows, 1.0 if labels else float(target.std())).onnx
+    (tmp_path / ONNX).write_bytes(content)
+    manifest = SimpleNamespace(declaration=declaration, labels=labels, files={ONNX: {"sha256": "0" * 64}})
+    coreml.write_model(manifest, content, tmp_path / COREML_MODEL)  # type: ignore[arg-type]
+    session = onnxruntime.InferenceSession(content)
+    expected = session.run([session.get_outputs()[-1].name], {"features": rows})[0].reshape(len(rows), -1)
+    found = coreml.read_package(tmp_path / COREML_MODEL)(rows)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_what_core_ml_cannot_say_is_left_out_aloud(
+    housing: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from edge.export import translation
+
+    monkeypatch.setattr(translation, "OPERATORS", {})
+    manifest = export(housing.model, tmp_path / "out", ["coreml"])
+    why = "the operator TreeEnsembleRegressor can't be said in Core ML here"
+    assert manifest.left_out == {COREML_MODEL: why}
+    assert list(manifest.artifacts) == [COREML]
+    assert f"export: {COREML_MODEL} is LEFT OUT: {why}\n" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {COREML, EDGE}
 
 
 @pytest.mark.parametrize(("mean", "deviation"), [(5.0, 1.0), (0.0, 1.0), (5.0, 2.0)])

@@ -1,4 +1,4 @@
-"""The student as a Core ML package, for iPhones and Macs: raw features in, the scaling inside, the answer out.
+"""The model, and its student, as Core ML packages for iPhones and Macs: raw features in, the answer out.
 
 Core ML runs on Apple's machines alone; what was written is read back here and computed with NumPy, operation by operation.
 """
@@ -11,7 +11,7 @@ import json
 import tempfile
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 
 from contract.edge import METADATA, Preprocessing
 from contract.errors import ExportFailed
+from contract.manifest import ONNX, Manifest
 from edge.export.student import Array, Student
+from edge.export.translation import BELOW_ALL, MISSING, translate
 from edge.libraries import library
 
-MISSING = -3e38
-"""What stands for a missing value: fast arithmetic on a GPU need not know NaN."""
-BELOW_ALL = np.float32(-1e38)
 INPUT, NUMBER, CLASS = "features", "prediction", "probabilities"
 DATE = "com.github.apple.coremltools.conversion_date"
 
@@ -35,24 +34,26 @@ def write_package(student: Student, path: Path) -> None:
 
     A category is the index of its choice, a missing value MISSING.
     """
-    with _quiet(), _scratch(path.parent):
-        tools = library("coremltools")
-        program = _program(student, tools)
-        made = tools.convert(
-            program,
-            convert_to="mlprogram",
-            compute_precision=tools.precision.FLOAT32,  # of 16 bits three digits would be left
-            minimum_deployment_target=tools.target.iOS15,
-            skip_model_load=True,
-        )
-        preprocessing = student.preprocessing
-        made.short_description = f"{preprocessing.target}: a student of the model {preprocessing.teacher[:12]}"
-        names = ", ".join(column.name for column in preprocessing.features)
-        made.input_description[INPUT] = f"{names}; a category as the index of its choice, a missing value as {MISSING:g}"
-        made.user_defined_metadata[METADATA] = json.dumps(preprocessing.to_json(), sort_keys=True, ensure_ascii=False)
-        del made.user_defined_metadata[DATE]
-        made.save(str(path))
-        _settle(path, tools)
+    told = student.preprocessing
+    names, metadata = [column.name for column in told.features], json.dumps(told.to_json(), sort_keys=True, ensure_ascii=False)
+    about = f"{told.target}: a student of the model {told.teacher[:12]}"
+    _write(path, lambda builder, features: _program(student, builder, features), names, about, metadata)
+
+
+def write_model(manifest: Manifest, content: bytes, path: Path) -> None:
+    """Write a model's own ONNX graph as an .mlpackage, with the inputs and outputs of the student's.
+
+    Raises:
+        Untranslatable: it has something that can't be said in Core ML here.
+    """
+    declared, output = manifest.declaration, CLASS if manifest.labels else NUMBER
+    metadata = json.dumps({"features": declared.to_json()["features"], "labels": manifest.labels}, sort_keys=True)
+    about = f"{declared.target.name}: the model {manifest.files[ONNX]['sha256'][:12]}"
+
+    def body(builder: Any, features: Any) -> Any:
+        return builder.identity(x=translate(content, features, builder), name=output)
+
+    _write(path, body, declared.feature_names, about, metadata)
 
 
 def read_package(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
@@ -84,24 +85,43 @@ def read_package(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float
     return answer
 
 
-def _program(student: Student, tools: Any) -> Any:
-    """Return the graph, as coremltools' intermediate language has it."""
-    builder = library("coremltools.converters.mil").Builder
-    shape = (1, len(student.preprocessing.features))
+def _write(path: Path, body: Callable[[Any, Any], Any], names: Sequence[str], about: str, metadata: str) -> None:
+    """Write a program, of which `body` makes what computes the answer from the features."""
+    with _quiet(), _scratch(path.parent):
+        tools, builder = library("coremltools"), library("coremltools.converters.mil").Builder
+        shape, least = (1, len(names)), tools.target.iOS15
 
-    @builder.program(input_specs=[builder.TensorSpec(shape=shape)], opset_version=tools.target.iOS15)  # type: ignore[untyped-decorator]
-    def program(features: Any) -> Any:
-        layer = _encoded(builder, features, student.preprocessing)
-        *hidden, (weight, bias) = zip(student.weights, student.biases, strict=True)
-        for each in hidden:
-            layer = builder.relu(x=_linear(builder, layer, *each))
-        if student.preprocessing.kind == "class":
-            return builder.softmax(x=_linear(builder, layer, weight, bias), axis=-1, name=CLASS)
-        # The target's unit within the last layer: coremltools fails to fuse an addition of one number into a layer.
-        spread, mean = student.preprocessing.deviation, student.preprocessing.mean
-        return _linear(builder, layer, weight * spread, bias * spread + mean, name=NUMBER)
+        @builder.program(input_specs=[builder.TensorSpec(shape=shape)], opset_version=least)  # type: ignore[untyped-decorator]
+        def program(features: Any) -> Any:
+            return body(builder, features)
 
-    return program
+        made = tools.convert(
+            program,
+            convert_to="mlprogram",
+            compute_precision=tools.precision.FLOAT32,  # of 16 bits three digits would be left
+            minimum_deployment_target=least,
+            skip_model_load=True,
+        )
+        made.short_description = about
+        told = f"{', '.join(names)}; a category as the index of its choice, a missing value as {MISSING:g}"
+        made.input_description[INPUT] = told
+        made.user_defined_metadata[METADATA] = metadata
+        del made.user_defined_metadata[DATE]
+        made.save(str(path))
+        _settle(path, tools)
+
+
+def _program(student: Student, builder: Any, features: Any) -> Any:
+    """Return the student's graph, as coremltools' intermediate language has it."""
+    layer = _encoded(builder, features, student.preprocessing)
+    *hidden, (weight, bias) = zip(student.weights, student.biases, strict=True)
+    for each in hidden:
+        layer = builder.relu(x=_linear(builder, layer, *each))
+    if student.preprocessing.kind == "class":
+        return builder.softmax(x=_linear(builder, layer, weight, bias), axis=-1, name=CLASS)
+    # The target's unit within the last layer: coremltools fails to fuse an addition of one number into a layer.
+    spread, mean = student.preprocessing.deviation, student.preprocessing.mean
+    return _linear(builder, layer, weight * spread, bias * spread + mean, name=NUMBER)
 
 
 def _encoded(builder: Any, features: Any, preprocessing: Preprocessing) -> Any:
@@ -194,12 +214,20 @@ OPERATIONS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "cast": lambda given: given["x"].astype({"fp32": np.float32}[given["dtype"]]),
     "clip": lambda given: np.clip(given["x"], given["alpha"], given["beta"]),
     "concat": lambda given: np.concatenate(given["values"], axis=given["axis"]),
+    "fill": lambda given: np.full(tuple(given["shape"]), given["value"]),
     "gather": lambda given: np.take(given["x"], given["indices"], axis=given["axis"]),
+    "gather_along_axis": lambda given: np.take_along_axis(given["x"], given["indices"], axis=given["axis"]),
+    "greater": lambda given: given["x"] > given["y"],
+    "identity": lambda given: given["x"],
     "less": lambda given: given["x"] < given["y"],
+    "less_equal": lambda given: given["x"] <= given["y"],
     "linear": lambda given: given["x"] @ given["weight"].T + given["bias"],
     "mul": lambda given: given["x"] * given["y"],
+    "real_div": lambda given: given["x"] / given["y"],
+    "reduce_sum": lambda given: given["x"].sum(axis=tuple(given["axes"]), keepdims=bool(given["keep_dims"])),
     "relu": lambda given: np.maximum(given["x"], 0),
     "select": lambda given: np.where(given["cond"], given["a"], given["b"]),
+    "sigmoid": lambda given: 1 / (1 + np.exp(-given["x"])),
     "softmax": lambda given: _softmax(given["x"], given["axis"]),
     "sub": lambda given: given["x"] - given["y"],
 }

@@ -8,14 +8,25 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from contract.edge import COREML, EDGE, FLOAT, FOLDER, INT8, EdgeManifest, Preprocessing, fingerprint_of, write_edge_manifest
+from contract.edge import (
+    COREML,
+    COREML_MODEL,
+    EDGE,
+    FLOAT,
+    FOLDER,
+    INT8,
+    EdgeManifest,
+    Preprocessing,
+    fingerprint_of,
+    write_edge_manifest,
+)
 from contract.errors import BadArtifact, MissingLibrary
 from contract.manifest import ONNX, Manifest, read_manifest
 from edge.export import coreml, tflite
@@ -25,6 +36,7 @@ from edge.export.rows import Data, read_data
 from edge.export.student import Array, Student, teach
 from edge.export.teacher import Answer, against_joblib, load_teacher, sample_matrix
 from edge.export.tolerance import DEFAULT, Bounds, Tolerance
+from edge.export.translation import Untranslatable
 from edge.libraries import library
 
 MOST_ROWS = 20_000
@@ -66,7 +78,9 @@ class Made:
 
     answers: dict[str, Answer]
     """For each file what it answers, by reading back what was written."""
-    quantization: Mapping[str, Any]
+    quantization: Mapping[str, Any] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """What can't be made of this model, and why."""
 
 
 Exporter = Callable[[Lesson, Path], Made]
@@ -116,7 +130,7 @@ def export(
 def export_onnx(lesson: Lesson, folder: Path) -> Made:
     """Copy model.onnx, whose sha256 was checked, and load the copy."""
     shutil.copyfile(lesson.model / ONNX, folder / ONNX)
-    return Made({ONNX: load_teacher(folder, lesson.manifest)}, {})
+    return Made({ONNX: load_teacher(folder, lesson.manifest)})
 
 
 def export_tflite(lesson: Lesson, folder: Path) -> Made:
@@ -130,9 +144,15 @@ def export_tflite(lesson: Lesson, folder: Path) -> Made:
 
 
 def export_coreml(lesson: Lesson, folder: Path) -> Made:
-    """Write the student as a Core ML package, and compute what was written."""
+    """Write the student as a Core ML package, the model itself as another, and compute what was written."""
     coreml.write_package(lesson.student, folder / COREML)
-    return Made({COREML: coreml.read_package(folder / COREML)}, {})
+    answers, left_out = {COREML: coreml.read_package(folder / COREML)}, {}
+    try:
+        coreml.write_model(lesson.manifest, (lesson.model / ONNX).read_bytes(), folder / COREML_MODEL)
+        answers[COREML_MODEL] = coreml.read_package(folder / COREML_MODEL)
+    except Untranslatable as error:
+        left_out[COREML_MODEL] = str(error)
+    return Made(answers, left_out=left_out)
 
 
 EXPORTERS: Mapping[str, Exporter] = {"onnx": export_onnx, "tflite": export_tflite, "coreml": export_coreml}
@@ -170,7 +190,9 @@ def _make(lesson: Lesson, folder: Path, kinds: Sequence[str], *, insist: bool) -
             if insist:
                 raise
             left_out[kind] = error.message
-            print(SAY(f"{kind} is LEFT OUT: {error.message}"), flush=True)
+    left_out |= {name: why for each in made.values() for name, why in each.left_out.items()}
+    for name, why in left_out.items():
+        print(SAY(f"{name} is LEFT OUT: {why}"), flush=True)
     return made, left_out
 
 

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from contract.edge import COMPILED, COREML, EDGE, FLOAT, INT8
+from contract.edge import COMPILED, COREML, COREML_MODEL, EDGE, FLOAT, INT8
 from contract.errors import BadArtifact
 from contract.files import TEMPORARY, write_text
 from contract.manifest import MANIFEST, ONNX
 
-OWN = (ONNX, INT8, FLOAT, COREML, COMPILED)
+OWN = (ONNX, INT8, FLOAT, COREML, COREML_MODEL, COMPILED)
 UNFINISHED = "unfinished"
 """The schema of an edge.json that stands while files take their places: no reader takes it, and it says which are ours."""
 

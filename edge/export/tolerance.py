@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from contract.edge import INT8
+from contract.edge import COREML_MODEL, INT8
 from contract.errors import ExportFailed
 from contract.manifest import ONNX
 from edge.export.figures import grade
@@ -80,7 +80,7 @@ class Bounds:
                 found=found,
                 expected=self.int8,
             )
-        off = entry["largest_difference" if name == ONNX else "student_difference"]
+        off = entry["largest_difference" if name in {ONNX, COREML_MODEL} else "student_difference"]
         if name != INT8 and not off <= self.float:
             raise ExportFailed(
                 f"{name} is {off:.3g} off what it was made of, where at most {self.float:.3g} was expected. Are the versions "
