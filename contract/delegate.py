@@ -17,9 +17,13 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
+from contract.errors import NoDelegate
+
 EDGE_TPU_OPERATOR = b"edgetpu-custom-op"
 """What the Edge TPU's compiler puts in the place of the operators it took."""
 EDGE_TPU_LIBRARIES = {"Darwin": "libedgetpu.1.dylib", "Windows": "edgetpu.dll"}
+NONE, AUTO = "none", "auto"
+"""What stands for no delegate, and for the Edge TPU's where it can be used; anything else is a library."""
 TIMEOUT_S = 30.0
 """What a delegate may take to find its device: the first time, it loads firmware into it."""
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,12 +63,26 @@ class Outcome:
     @property
     def explanation(self) -> str:
         """Two lines: what is missing, and what to do. Empty where nothing is."""
-        return "" if self.ready else "\n".join(EXPLAIN[self.case](self))
+        if self.ready:
+            return ""
+        told = {"said": self.said or "nothing more", "source": _source(self.model), "runtime": _runtime()}
+        facts = {"library": self.library, "model": self.model, "step": self.step, "edge_tpu": edge_tpu_library(), **told}
+        return "\n".join(EXPLAIN[self.case]).format(**facts)
 
 
 def edge_tpu_library() -> str:
     """Return the name under which the Edge TPU's delegate is installed on this system."""
     return EDGE_TPU_LIBRARIES.get(platform.system(), "libedgetpu.so.1")
+
+
+def named_library(setting: str) -> str:
+    """Return the library that a setting other than NONE names."""
+    return edge_tpu_library() if setting == AUTO else setting
+
+
+def drives_edge_tpu(library: str) -> bool:
+    """Say whether a library is the Edge TPU's, by its name."""
+    return "edgetpu" in Path(library).name
 
 
 def is_compiled(model: Path) -> bool:
@@ -75,6 +93,20 @@ def is_compiled(model: Path) -> bool:
 def without_delegate(model: Path) -> Outcome:
     """Return the outcome of running a compiled model with no delegate."""
     return Outcome(Case.NO_DELEGATE, edge_tpu_library(), model.name)
+
+
+def look_for(setting: str, model: Path) -> Outcome | None:
+    """Return what comes of the delegate that a setting names, with a model; None of NONE.
+
+    Raises:
+        NoDelegate: a library was named, and can't be used.
+    """
+    if setting == NONE:
+        return None
+    outcome = try_delegate(named_library(setting), model)
+    if not outcome.ready and setting != AUTO:
+        raise NoDelegate(outcome.explanation, library=outcome.library)
+    return outcome
 
 
 def try_delegate(library: str, model: Path | None = None, timeout_s: float = TIMEOUT_S) -> Outcome:
@@ -111,69 +143,50 @@ def _death(code: int) -> str:
         return f"exit code {code}"
 
 
-# The two lines of each case.
+# The two lines of each case: what is missing, and what to do.
 
 CPU = "or go without a delegate, on the CPU"
-
-
-def _no_library(outcome: Outcome) -> tuple[str, str]:
-    return (
-        f"{outcome.library} can't be loaded: {outcome.said}.",
+EXPLAIN = {
+    Case.NO_LIBRARY: (
+        "{library} can't be loaded: {said}.",
         f"Install it (for an Edge TPU: libedgetpu1-std of Google's package source, docs/coral.md), {CPU}.",
-    )
-
-
-def _not_a_delegate(outcome: Outcome) -> tuple[str, str]:
-    return (
-        f"{outcome.library} can be loaded, but is no delegate of TensorFlow Lite: {outcome.said}.",
-        f"Name one, such as {edge_tpu_library()}, {CPU}.",
-    )
-
-
-def _no_device(outcome: Outcome) -> tuple[str, str]:
-    return (
-        f"{outcome.library} is there, but finds no device that it can use: it says {outcome.said or 'nothing more'}.",
+    ),
+    Case.NOT_A_DELEGATE: (
+        "{library} can be loaded, but is no delegate of TensorFlow Lite: {said}.",
+        f"Name one, such as {{edge_tpu}}, {CPU}.",
+    ),
+    Case.NO_DEVICE: (
+        "{library} is there, but finds no device that it can use: it says {said}.",
         "Plug it in, let this user have it (its udev rule, a container's --device /dev/bus/usb), end what else uses it, "
         f"{CPU}.",
-    )
-
-
-def _no_delegate(outcome: Outcome) -> tuple[str, str]:
-    source = outcome.model.replace("_edgetpu", "")
-    instead = f"{source}, which it was compiled from" if source != outcome.model else "the model that it was compiled from"
-    return (
-        f"{outcome.model} is compiled for the Edge TPU: its {EDGE_TPU_OPERATOR.decode()} needs a delegate, and there is none.",
-        f"Load {outcome.library} as the delegate, or run {instead}, on the CPU.",
-    )
-
-
-def _refused(outcome: Outcome) -> tuple[str, str]:
-    return (
-        f"{outcome.library} has its device, but doesn't take {outcome.model}: {outcome.said}.",
+    ),
+    Case.NO_DELEGATE: (
+        f"{{model}} is compiled for the Edge TPU: its {EDGE_TPU_OPERATOR.decode()} needs a delegate, and there is none.",
+        "Load {library} as the delegate, or run {source}, on the CPU.",
+    ),
+    Case.REFUSED: (
+        "{library} has its device, but doesn't take {model}: {said}.",
         f"Compile the model for this device and its runtime, {CPU}.",
-    )
-
-
-def _crashed(outcome: Outcome) -> tuple[str, str]:
-    return (
-        f"{outcome.library} crashes ({outcome.said}, when {outcome.step}), "
-        f"as one does that was built for another TensorFlow Lite than {_runtime()}.",
+    ),
+    Case.CRASHED: (
+        "{library} crashes ({said}, when {step}), as one does that was built for another TensorFlow Lite than {runtime}.",
         f"Install one that is built for it, {CPU}.",
-    )
-
-
-def _hung(outcome: Outcome) -> tuple[str, str]:
-    return (
-        f"{outcome.library} hangs: {outcome.said}, when {outcome.step}.",
+    ),
+    Case.HUNG: (
+        "{library} hangs: {said}, when {step}.",
         f"Take the device out and plug it in again, {CPU}.",
-    )
-
-
-def _no_runtime(outcome: Outcome) -> tuple[str, str]:
-    return (
-        f"{outcome.library} can't be tried: {outcome.said}.",
+    ),
+    Case.NO_RUNTIME: (
+        "{library} can't be tried: {said}.",
         "Install ai-edge-litert: `.ci/venv .venv edge`, and call .venv/bin/python.",
-    )
+    ),
+}
+
+
+def _source(model: str) -> str:
+    """Return what a compiled model was compiled from."""
+    source = model.replace("_edgetpu", "")
+    return f"{source}, which it was compiled from" if source != model else "the model that it was compiled from"
 
 
 def _runtime() -> str:
@@ -181,18 +194,6 @@ def _runtime() -> str:
         return f"ai-edge-litert {metadata.version('ai-edge-litert')}"
     except metadata.PackageNotFoundError:
         return "ai-edge-litert"
-
-
-EXPLAIN: dict[Case, Callable[[Outcome], tuple[str, str]]] = {
-    Case.NO_LIBRARY: _no_library,
-    Case.NOT_A_DELEGATE: _not_a_delegate,
-    Case.NO_DEVICE: _no_device,
-    Case.NO_DELEGATE: _no_delegate,
-    Case.REFUSED: _refused,
-    Case.CRASHED: _crashed,
-    Case.HUNG: _hung,
-    Case.NO_RUNTIME: _no_runtime,
-}
 
 
 # The child process.

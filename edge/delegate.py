@@ -6,10 +6,8 @@ from pathlib import Path
 
 import click
 
-from contract.delegate import Outcome, edge_tpu_library, is_compiled, try_delegate, without_delegate
+from contract.delegate import AUTO, NONE, edge_tpu_library, is_compiled, look_for, without_delegate
 from contract.errors import NoDelegate
-
-AUTO, NONE = "auto", "none"
 
 
 def choose_delegate(model: Path, delegate: str) -> tuple[str | None, str]:
@@ -24,15 +22,10 @@ def choose_delegate(model: Path, delegate: str) -> tuple[str | None, str]:
     """
     if not delegate.strip():
         raise click.UsageError(f"--delegate is empty: name a library, such as {edge_tpu_library()}, or give {NONE} or {AUTO}.")
-    outcome = None if delegate == NONE else try_delegate(edge_tpu_library() if delegate == AUTO else delegate, model)
+    outcome = look_for(delegate, model)
     if outcome and outcome.ready:
         return outcome.library, ""
-    if outcome and delegate != AUTO:
-        raise _none(outcome)
     if is_compiled(model):
-        raise _none(*([outcome] if outcome else []), without_delegate(model))
+        missing = [*([outcome] if outcome else []), without_delegate(model)]
+        raise NoDelegate("\n".join(each.explanation for each in missing), library=missing[0].library)
     return None, outcome.explanation if outcome else ""
-
-
-def _none(*outcomes: Outcome) -> NoDelegate:
-    return NoDelegate("\n".join(outcome.explanation for outcome in outcomes), library=outcomes[0].library)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from contract.delegate import AUTO, NONE
 from contract.errors import BadData
-from edge.delegate import AUTO, NONE, choose_delegate
+from edge.delegate import choose_delegate
 
 
 @click.command()

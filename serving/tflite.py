@@ -19,16 +19,13 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.delegate import edge_tpu_library, try_delegate
+from contract.delegate import NONE, drives_edge_tpu, look_for, named_library
 from contract.edge import COMPILED, FOLDER, INT8, Column, EdgeManifest, Preprocessing, read_edge_manifest
-from contract.errors import DamagedModel, MissingLibrary, NoDelegate
+from contract.errors import DamagedModel, MissingLibrary
 from contract.manifest import Manifest
 from serving.cells import Matrix
 from serving.predictor import Predictions
 from serving.schema import Schema
-
-NONE, AUTO = "none", "auto"
-"""Of TFLITE_DELEGATE; else it is a library."""
 
 AT_ONCE = 1_024
 """Rows of one inference on the CPU: 1,000 took 0.2 ms so, and 1.5 ms one after another, with the same answers."""
@@ -200,16 +197,13 @@ def _choose(folder: Path, edge: EdgeManifest, setting: str) -> tuple[Path, str]:
     Raises:
         NoDelegate: a library was named that doesn't run it.
     """
-    if setting == NONE:
-        return folder / INT8, ""
-    library = edge_tpu_library() if setting == AUTO else setting
-    is_compiled = COMPILED in edge.artifacts and "edgetpu" in Path(library).name
+    is_compiled = COMPILED in edge.artifacts and drives_edge_tpu(named_library(setting))
     model = folder / (COMPILED if is_compiled else INT8)
-    outcome = try_delegate(library, model)
+    outcome = look_for(setting, model)
+    if outcome is None:
+        return model, ""
     if outcome.ready:
-        return model, library
-    if setting != AUTO:
-        raise NoDelegate(outcome.explanation, library=library)
+        return model, outcome.library
     log.warning("%s\nTFLITE_DELEGATE is auto: %s is served on the CPU.", outcome.explanation, INT8)
     return folder / INT8, ""
 

@@ -485,7 +485,7 @@ def test_predict_says_the_same_of_a_library_and_ends_as_an_error(name: str, stub
 
 def test_predict_with_auto_carries_on_with_the_cpu_and_says_so(stubs: Path, tmp_path: Path, monkeypatch) -> None:
     library = str(stubs / "libsegfaults.so")
-    monkeypatch.setattr("edge.delegate.edge_tpu_library", lambda: library)
+    monkeypatch.setattr("contract.delegate.edge_tpu_library", lambda: library)
     words = [str(write_student(tmp_path / "s.tflite", NUMBER)), "--row", "8,x,1", "--delegate", "auto"]
     done = CliRunner().invoke(predict, words)
     assert done.exit_code == 0

@@ -11,12 +11,12 @@ import click
 import numpy as np
 import numpy.typing as npt
 
+from contract.delegate import AUTO, NONE
 from contract.errors import BadArtifact
 from edge.classification.image import MODES, read_image
 from edge.classification.interpreter import make_interpreter
 from edge.classification.labels import labels_within, read_labels
 from edge.classification.normalization import Normalization, read_normalization, to_input
-from edge.delegate import AUTO, NONE
 from edge.graph import read_graph
 
 SLOW = "Note: the first inference on an Edge TPU is slow, as the model is loaded into its memory then."

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contract.delegate import is_compiled
+from contract.delegate import AUTO, drives_edge_tpu, is_compiled
 from contract.errors import BadArtifact
-from edge.delegate import AUTO, choose_delegate
+from edge.delegate import choose_delegate
 from edge.libraries import library
 
 
@@ -47,6 +47,6 @@ def make_interpreter(model: Path, delegate: str = AUTO, threads: int = 1) -> Rea
 
 
 def _idle(model: Path, chosen: str | None) -> str:
-    if chosen is None or "edgetpu" not in Path(chosen).name or is_compiled(model):
+    if chosen is None or not drives_edge_tpu(chosen) or is_compiled(model):
         return ""
     return f"{model.name} isn't compiled for the Edge TPU, so that all of it runs on the CPU: `python -m edge compile {model}`."
