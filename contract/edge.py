@@ -10,11 +10,11 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 from contract.errors import DamagedModel
-from contract.files import sha256, write_text
+from contract.files import is_inside, sha256, write_text
 from contract.manifest import ONNX, Manifest
 
 FOLDER = "edge"
@@ -201,7 +201,7 @@ def _parse(path: Path) -> EdgeManifest:
 
 def _check(folder: Path, name: str, entry: Mapping[str, Any]) -> None:
     path = folder / name
-    if not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+    if not is_inside(name):
         raise DamagedModel(f"{folder / EDGE} names {name!r}, outside the folder. Export again.", file=EDGE)
     try:
         found = describe_artifact(path)

@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from contract.declaration import Declaration
 from contract.errors import DamagedModel
-from contract.files import TEMPORARY, replacing, sha256, write_text
+from contract.files import TEMPORARY, is_inside, replacing, sha256, write_text
 
 MANIFEST = "manifest.json"
 ONNX = "model.onnx"
@@ -132,7 +132,7 @@ def _parse(path: Path) -> Manifest:
 
 def _check_file(folder: Path, name: str, expected: Mapping[str, Any]) -> None:
     path = folder / name
-    if not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+    if not is_inside(name):
         raise DamagedModel(f"{folder / MANIFEST} names {name!r}, outside the folder. Train again.", file=MANIFEST)
     try:
         size = path.stat().st_size
