@@ -47,7 +47,15 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float) ->
 )
 @click.option("--trust-joblib", is_flag=True, help="Compare ONNX with model.joblib too: loading it runs what is in it.")
 def export(
-    kinds: Sequence[str], model: Path, out: Path | None, data: Path | None, validation: Path | None, **options: object
+    *,
+    kinds: Sequence[str],
+    model: Path,
+    out: Path | None,
+    data: Path | None,
+    validation: Path | None,
+    student_loss: float,
+    int8_loss: float,
+    trust_joblib: bool,
 ) -> None:
     """Write a trained model's files for devices, each read back and compared, and edge.json over them.
 
@@ -57,13 +65,12 @@ def export(
     from edge.export.export import export as write
     from edge.export.tolerance import Tolerance
 
-    tolerance = Tolerance(student=float(str(options["student_loss"])), int8=float(str(options["int8_loss"])))
     write(
         model,
         out,
         tuple(EXPORTERS) if "all" in kinds else tuple(dict.fromkeys(kinds)),
         training=data,
         validation=validation,
-        tolerance=tolerance,
-        trust_joblib=bool(options["trust_joblib"]),
+        tolerance=Tolerance(student=student_loss, int8=int8_loss),
+        trust_joblib=trust_joblib,
     )
