@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from contract.edge import METADATA, Preprocessing
 from contract.errors import ExportFailed
 from contract.manifest import ONNX, Manifest
-from edge.export.student import Array, Student
-from edge.export.translation import BELOW_ALL, MISSING, translate
+from edge.export.student import Array, Student, softmax
+from edge.export.translation import BELOW_ALL, MISSING, columns, equals, filled, row, translate
 from edge.libraries import library
 
 INPUT, NUMBER, CLASS = "features", "prediction", "probabilities"
@@ -126,39 +126,29 @@ def _program(student: Student, builder: Any, features: Any) -> Any:
 
 def _encoded(builder: Any, features: Any, preprocessing: Preprocessing) -> Any:
     """Return the encoding of `Preprocessing` as a part of the graph."""
-    columns = preprocessing.features
-    fills = [column.fill if column.kind == "number" else len(column.choices) for column in columns]
-    filled = builder.select(cond=builder.less(x=features, y=BELOW_ALL), a=_row(fills), b=features)
-    numbers = [index for index, column in enumerate(columns) if column.kind == "number"]
-    nullable = [index for index in numbers if columns[index].nullable]
-    slots = [(at, slot) for at, column in enumerate(columns) if column.kind == "category" for slot in range(column.slots)]
+    told = preprocessing.features
+    whole = filled(builder, features, [column.fill if column.kind == "number" else len(column.choices) for column in told])
+    numbers = [index for index, column in enumerate(told) if column.kind == "number"]
+    nullable = [index for index in numbers if told[index].nullable]
+    slots = [(at, slot) for at, column in enumerate(told) if column.kind == "category" for slot in range(column.slots)]
     parts = []
     if numbers:
-        bounds = [(columns[index].low, columns[index].high) for index in numbers]
-        middle = _row([(low + high) / 2 for low, high in bounds])
-        factor = _row([2 / (high - low) if high > low else 0 for low, high in bounds])
-        scaled = builder.mul(x=builder.sub(x=_gather(builder, filled, numbers), y=middle), y=factor)
+        bounds = [(told[index].low, told[index].high) for index in numbers]
+        middle = row([(low + high) / 2 for low, high in bounds])
+        factor = row([2 / (high - low) if high > low else 0 for low, high in bounds])
+        scaled = builder.mul(x=builder.sub(x=columns(builder, whole, numbers), y=middle), y=factor)
         parts.append(builder.clip(x=scaled, alpha=np.float32(-1), beta=np.float32(1)))
     if nullable:
-        missing = builder.less(x=_gather(builder, features, nullable), y=BELOW_ALL)
+        missing = builder.less(x=columns(builder, features, nullable), y=BELOW_ALL)
         parts.append(builder.cast(x=missing, dtype="fp32"))
     if slots:
-        indexes = _gather(builder, filled, [index for index, _ in slots])
-        apart = builder.abs(x=builder.sub(x=indexes, y=_row([slot for _, slot in slots])))
-        parts.append(builder.cast(x=builder.less(x=apart, y=np.float32(0.5)), dtype="fp32"))
+        at, wanted = zip(*slots, strict=True)
+        parts.append(equals(builder, columns(builder, whole, at), wanted))
     return builder.concat(values=parts, axis=1) if len(parts) > 1 else parts[0]
 
 
 def _linear(builder: Any, x: Any, weight: Array, bias: Array, **name: str) -> Any:
     return builder.linear(x=x, weight=weight.T.astype(np.float32), bias=bias.astype(np.float32), **name)
-
-
-def _gather(builder: Any, x: Any, indexes: list[int]) -> Any:
-    return builder.gather(x=x, indices=np.array(indexes, dtype=np.int32), axis=1)
-
-
-def _row(values: list[Any]) -> NDArray[np.float32]:
-    return np.array([values], dtype=np.float32)
 
 
 def _settle(path: Path, tools: Any) -> None:
@@ -203,18 +193,12 @@ def _value(given: Any, known: Mapping[str, Any]) -> Any:
     return known.get(given.name, given.val)
 
 
-def _softmax(x: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    powers = np.exp(x - x.max(axis=axis, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=axis, keepdims=True))
-
-
 OPERATIONS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "abs": lambda given: np.abs(given["x"]),
     "add": lambda given: given["x"] + given["y"],
     "cast": lambda given: given["x"].astype({"fp32": np.float32}[given["dtype"]]),
     "clip": lambda given: np.clip(given["x"], given["alpha"], given["beta"]),
     "concat": lambda given: np.concatenate(given["values"], axis=given["axis"]),
-    "fill": lambda given: np.full(tuple(given["shape"]), given["value"]),
     "gather": lambda given: np.take(given["x"], given["indices"], axis=given["axis"]),
     "gather_along_axis": lambda given: np.take_along_axis(given["x"], given["indices"], axis=given["axis"]),
     "greater": lambda given: given["x"] > given["y"],
@@ -228,7 +212,7 @@ OPERATIONS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "relu": lambda given: np.maximum(given["x"], 0),
     "select": lambda given: np.where(given["cond"], given["a"], given["b"]),
     "sigmoid": lambda given: 1 / (1 + np.exp(-given["x"])),
-    "softmax": lambda given: _softmax(given["x"], given["axis"]),
+    "softmax": lambda given: softmax(given["x"], given["axis"]),
     "sub": lambda given: given["x"] - given["y"],
 }
 """What the graph is made of, as NumPy computes it."""

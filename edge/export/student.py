@@ -76,12 +76,9 @@ def teach(manifest: Manifest, teacher: Answer, matrix: NDArray[np.float32], seed
     own = np.resize(own, REPEATED) if manifest.labels else own[:REPEATED]
     is_category = [feature.kind == "category" for feature in manifest.declaration.features]
     lessons = np.concatenate([matrix[own], mixed(matrix, is_category, chance)])
-    told = teacher(lessons)
+    told, inputs = teacher(lessons), encode(preprocessing, lessons)
     if preprocessing.kind == "number":
-        spread = float(told.std())
-        preprocessing = _scaled_to(preprocessing, float(told.mean()), spread if spread > 0 else 1.0)
-    inputs = encode(preprocessing, lessons)
-    if preprocessing.kind == "number":
+        preprocessing = replace(preprocessing, mean=float(told.mean()), deviation=float(told.std()) or 1.0)
         weights, biases = _fit_number(inputs, (told[:, 0] - preprocessing.mean) / preprocessing.deviation, seed)
     else:
         weights, biases = _fit_classes(inputs, told, seed)
@@ -121,8 +118,13 @@ def answers_of(outputs: Array, preprocessing: Preprocessing) -> Answers:
     """Return the answers that a network's outputs mean: numbers in the target's unit, or probabilities."""
     if preprocessing.kind == "number":
         return preprocessing.mean + preprocessing.deviation * outputs
-    powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    return softmax(outputs)
+
+
+def softmax(logits: NDArray[Any], axis: int = -1) -> NDArray[Any]:
+    """Return the probabilities that logits mean, in their own precision."""
+    powers = np.exp(logits - logits.max(axis=axis, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=axis, keepdims=True))
 
 
 def mixed(matrix: NDArray[np.float32], is_category: Sequence[bool], chance: np.random.Generator) -> NDArray[np.float32]:
@@ -179,10 +181,6 @@ def _let_learn(network: Any, inputs: Array, wanted: NDArray[Any], **options: Any
             if INTERRUPTED not in str(warning):
                 raise
             raise KeyboardInterrupt from warning
-
-
-def _scaled_to(preprocessing: Preprocessing, mean: float, deviation: float) -> Preprocessing:
-    return replace(preprocessing, mean=mean, deviation=deviation)
 
 
 def _scaled(column: Column, values: Array) -> Array:

@@ -64,22 +64,41 @@ def translate(content: bytes, features: Any, builder: Any) -> Any:
     return graph.value(graph.graph.output[-1].name)
 
 
-def _columns(builder: Any, inputs: list[Any], _given: Mapping[str, Any]) -> Any:
-    x, indexes = inputs
+def row(values: Any) -> NDArray[np.float32]:
+    """Return a constant, (1, n_values)."""
+    return np.array([values], dtype=np.float32)
+
+
+def columns(builder: Any, x: Any, indexes: Any) -> Any:
+    """Return what picks columns of (1, n)."""
     return builder.gather(x=x, indices=np.asarray(indexes, dtype=np.int32).reshape(-1), axis=1)
 
 
+def equals(builder: Any, x: Any, wanted: Any) -> Any:
+    """Return what is 1 where indexes are those that are wanted, else 0."""
+    apart = builder.abs(x=builder.sub(x=x, y=row(wanted)))
+    return builder.cast(x=builder.less(x=apart, y=np.float32(0.5)), dtype="fp32")
+
+
+def filled(builder: Any, x: Any, fills: Any) -> Any:
+    """Return what puts a value in the place of each missing one."""
+    return builder.select(cond=builder.less(x=x, y=BELOW_ALL), a=row(fills), b=x)
+
+
+def _pick(builder: Any, inputs: list[Any], _given: Mapping[str, Any]) -> Any:
+    return columns(builder, *inputs)
+
+
 def _impute(builder: Any, inputs: list[Any], given: Mapping[str, Any]) -> Any:
-    return builder.select(cond=builder.less(x=inputs[0], y=BELOW_ALL), a=_row(given["imputed_value_floats"]), b=inputs[0])
+    return filled(builder, inputs[0], given["imputed_value_floats"])
 
 
 def _scale(builder: Any, inputs: list[Any], given: Mapping[str, Any]) -> Any:
-    return builder.mul(x=builder.sub(x=inputs[0], y=_row(given["offset"])), y=_row(given["scale"]))
+    return builder.mul(x=builder.sub(x=inputs[0], y=row(given["offset"])), y=row(given["scale"]))
 
 
 def _one_hot(builder: Any, inputs: list[Any], given: Mapping[str, Any]) -> Any:
-    apart = builder.abs(x=builder.sub(x=inputs[0], y=_row(given["cats_int64s"])))
-    return builder.cast(x=builder.less(x=apart, y=np.float32(0.5)), dtype="fp32")
+    return equals(builder, inputs[0], given["cats_int64s"])
 
 
 def _regress(builder: Any, inputs: list[Any], given: Mapping[str, Any]) -> Any:
@@ -102,7 +121,7 @@ def _add(builder: Any, inputs: list[Any], _given: Mapping[str, Any]) -> Any:
 
 
 def _subtract(builder: Any, inputs: list[Any], _given: Mapping[str, Any]) -> Any:
-    one, other = (_row(each.reshape(-1)) if isinstance(each, np.ndarray) else each for each in inputs)
+    one, other = (row(each.reshape(-1)) if isinstance(each, np.ndarray) else each for each in inputs)
     return builder.sub(x=one, y=other)
 
 
@@ -124,9 +143,8 @@ def _post(builder: Any, scores: Any, given: Mapping[str, Any]) -> Any:
 
 def _trees(builder: Any, inputs: list[Any], given: Mapping[str, Any]) -> Any:
     """Walk all trees at once: a node each, and with each step its child, until all are at leaves."""
-    forest = Forest(given)
-    features, node = inputs[0], builder.fill(shape=(1, len(forest.roots)), value=0)
-    node = builder.add(x=node, y=forest.roots.reshape(1, -1))
+    forest, features = Forest(given), inputs[0]
+    node: Any = forest.roots.reshape(1, -1)
     for _ in range(forest.depth):
         feature = builder.gather(x=forest.features, indices=node, axis=0)
         value = builder.gather_along_axis(x=features, indices=feature, axis=1)
@@ -142,9 +160,8 @@ def _trees(builder: Any, inputs: list[Any], given: Mapping[str, Any]) -> Any:
     found = _post(builder, builder.add(x=whole, y=forest.base) if forest.base.any() else whole, given)
     if not forest.is_binary:
         return found
-    return builder.concat(
-        values=[builder.sub(x=_row([1.0]), y=found), found], axis=1
-    )  # of two classes the score is the second's
+    # Of two classes the score is the second's.
+    return builder.concat(values=[builder.sub(x=row([1.0]), y=found), found], axis=1)
 
 
 class Forest:
@@ -156,13 +173,13 @@ class Forest:
         unknown = set(modes.tolist()) - {b"LEAF", b"BRANCH_LEQ"}
         if unknown or given.get("aggregate_function", b"SUM") not in {b"SUM"}:
             raise Untranslatable("its trees decide in a way that can't be said in Core ML here")
-        is_leaf, own = modes == b"LEAF", np.arange(len(modes))
-        trees = given["nodes_treeids"]
-        at = {
-            name: np.array([places.get(key, 0) for key in zip(trees, given[name], strict=True)])
-            for name in ("nodes_truenodeids", "nodes_falsenodeids")
-        }
-        self.lower, self.upper = (np.where(is_leaf, own, each).astype(np.int32) for each in at.values())
+        is_leaf, own, trees = modes == b"LEAF", np.arange(len(modes)), given["nodes_treeids"]
+
+        def children(name: str) -> NDArray[np.int32]:
+            found = [places.get(key, 0) for key in zip(trees, given[name], strict=True)]
+            return np.where(is_leaf, own, found).astype(np.int32)
+
+        self.lower, self.upper = children("nodes_truenodeids"), children("nodes_falsenodeids")
         self.features = np.where(is_leaf, 0, given["nodes_featureids"]).astype(np.int32)
         self.thresholds = np.array(given["nodes_values"], dtype=np.float32)
         self.missing = np.array(given.get("nodes_missing_value_tracks_true") or [0] * len(modes), dtype=np.float32)
@@ -193,16 +210,12 @@ def _same(_builder: Any, inputs: list[Any], _given: Mapping[str, Any]) -> Any:
     return inputs[0]
 
 
-def _row(values: Any) -> NDArray[np.float32]:
-    return np.array([values], dtype=np.float32)
-
-
 OPERATORS: Mapping[str, Callable[[Any, list[Any], Mapping[str, Any]], Any]] = {
     "Add": _add,
-    "ArrayFeatureExtractor": _columns,
+    "ArrayFeatureExtractor": _pick,
     "Cast": _same,
     "Concat": lambda builder, inputs, _: builder.concat(values=inputs, axis=1),
-    "Gather": _columns,
+    "Gather": _pick,
     "Identity": _same,
     "Imputer": _impute,
     "LinearClassifier": _classify,
