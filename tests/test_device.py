@@ -23,6 +23,7 @@ import test_serving
 from ahead import ahead, beside
 from conftest import ROOT, SAMPLE, docker_client, lacking, long
 from test_serving import JSON, NAMES, SHAPES, numbers, refused
+from trees import build_from, tree_elsewhere
 
 from contract.edge import EDGE, FOLDER, INT8, read_edge_manifest
 from contract.errors import BadSetting, DamagedModel, NoDelegate
@@ -392,20 +393,12 @@ def edge_image() -> str:
 
 @long
 def test_the_edge_layers_are_the_same_wherever_and_whenever_they_are_built(docker, edge_image, tmp_path):
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.split(b"\0")
-    for name in filter(None, listed):
-        target = tmp_path / "elsewhere" / name.decode()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / name.decode(), target)
-        target.chmod((ROOT / name.decode()).stat().st_mode | 0o660)
-        os.utime(target, (1_000_000_000, 1_000_000_000))
-    recipe = tmp_path / "elsewhere" / "container" / "Dockerfile"
+    elsewhere = tree_elsewhere(tmp_path / "elsewhere")
+    recipe = elsewhere / "container" / "Dockerfile"
     # Nothing of the edge's stages is taken from the cache.
     recipe.write_text(re.sub(r"^(FROM \w+ AS edge-\w+)$", r"\1\nRUN sleep 1", recipe.read_text(), flags=re.MULTILINE))
     command = [docker, "build", "--file", "container/Dockerfile", "--target", "edge", "--tag", "berth-edge:again", "."]
-    environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
-    built = subprocess.run(command, cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr[-3000:]
+    build_from(elsewhere, command)
     try:
         assert layers(docker, "berth-edge:again") == layers(docker, edge_image)
     finally:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, long
+from conftest import long
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
+from trees import build_from, tree_elsewhere
 
 from local_test.conformance import judge
 from local_test.contents import Contents
@@ -257,17 +256,9 @@ def test_a_file_that_differs_is_named_with_what_differs(docker, build, tmp_path)
 @long
 def test_the_same_inputs_give_the_same_layers_wherever_and_whenever_they_are_built(docker, image, tmp_path):
     # Another folder, other times of the files, another umask, and nothing from the cache.
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.split(b"\0")
-    for name in filter(None, listed):
-        target = tmp_path / "elsewhere" / name.decode()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / name.decode(), target)
-        target.chmod((ROOT / name.decode()).stat().st_mode | 0o660)
-        os.utime(target, (1_000_000_000, 1_000_000_000))
+    elsewhere = tree_elsewhere(tmp_path / "elsewhere")
     command = [docker, "build", "--no-cache", "--file", "container/Dockerfile", "--tag", "berth-again:test", "."]
-    environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
-    built = subprocess.run(command, cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr[-3000:]
+    build_from(elsewhere, command)
     try:
         told = list(differences(save(docker, image, tmp_path / "one"), save(docker, "berth-again:test", tmp_path / "other")))
     finally:

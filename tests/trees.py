@@ -1,7 +1,8 @@
-"""Copies of the tree in which another model stands in `model/`, as README's "Make it yours" says."""
+"""Copies of the tree: with another model in `model/`, as README's "Make it yours" says, and elsewhere, to be built again."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -36,3 +37,22 @@ def lay_penguins(folder: Path) -> Path:
     (tree / "model" / "features.py").write_text(edit)
     palmerpenguins.load_penguins().to_csv(tree / "model" / "sample" / "penguins.csv", index=False)
     return tree
+
+
+def tree_elsewhere(folder: Path) -> Path:
+    """The files that git has, in another folder, with other times and the modes of another umask."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.split(b"\0")
+    for name in filter(None, listed):
+        target = folder / name.decode()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name.decode(), target)
+        target.chmod((ROOT / name.decode()).stat().st_mode | 0o660)
+        os.utime(target, (1_000_000_000, 1_000_000_000))
+    return folder
+
+
+def build_from(tree: Path, command: list[str]) -> None:
+    """Run a build of an image in a tree, with BuildKit."""
+    environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
+    built = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr[-3000:]
