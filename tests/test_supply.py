@@ -29,8 +29,12 @@ from deploy.supply.news import news_of
 from deploy.supply.relock import as_markdown, changes, held_back, versions
 from deploy.supply.scanners import pip_audit, rounds
 
-TODAY = dt.datetime.now(dt.UTC).date()
 DIGEST = "sha256:" + "5" * 64
+
+
+def today():
+    """The day by UTC, of now: a run may begin on the day before."""
+    return dt.datetime.now(dt.UTC).date()
 
 
 def finding(name="CVE-2026-1", package="libxml2", severity="high", **more):
@@ -342,7 +346,7 @@ def test_a_lock_that_is_read_in_part_is_an_error(lock):
 
 def entry(**changed):
     """Return an allowance file's text with one entry."""
-    fields = {"id": '"CVE-2026-1"', "package": '"libxml2"', "reason": '"not reachable"', "expires": str(TODAY), **changed}
+    fields = {"id": '"CVE-2026-1"', "package": '"libxml2"', "reason": '"not reachable"', "expires": str(today()), **changed}
     return "[[allow]]\n" + "".join(f"{name} = {value}\n" for name, value in fields.items() if value)
 
 
@@ -362,7 +366,7 @@ def test_an_entry_lets_its_finding_pass_up_to_its_last_day(grype_prints, clean_l
     grype_prints(match("CVE-2026-1", "High"))
     status, output = run(*allow(entry()))
     assert status == 0
-    assert f"allowed until {TODAY}: not reachable" in output
+    assert f"allowed until {today()}: not reachable" in output
 
 
 def test_an_entry_may_name_an_alias(grype_prints, clean_lock, allow):
@@ -380,7 +384,7 @@ def test_an_entry_speaks_of_its_package_alone(grype_prints, clean_lock, allow):
 @pytest.mark.parametrize("matches", [[], [match("CVE-2026-1", "High")]], ids=["without a finding", "with its finding"])
 def test_an_expired_entry_fails_and_is_named(grype_prints, clean_lock, allow, matches):
     grype_prints(*matches)
-    status, output = run(*allow(entry(expires=TODAY - dt.timedelta(days=1))))
+    status, output = run(*allow(entry(expires=today() - dt.timedelta(days=1))))
     assert status == 1
     assert "EXPIRED: CVE-2026-1 in libxml2" in output
 
@@ -416,7 +420,7 @@ def test_an_allowance_that_is_named_and_not_there_is_refused(tmp_path):
 
 
 def test_the_allowance_of_this_repository_can_be_read():
-    assert read_allowance(ROOT / "deploy" / "allow.toml", TODAY).expired == ()
+    assert read_allowance(ROOT / "deploy" / "allow.toml", today()).expired == ()
 
 
 # ---- one finding
